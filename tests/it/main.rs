@@ -1,4 +1,5 @@
-//! The connector as its users meet it: the real binary against a Kinesis server in the test process.
+//! The connector as its users meet it: the real binary against a Kinesis server in the test
+//! process.
 //!
 //! One test binary, so that the server and everything it needs are linked once.
 

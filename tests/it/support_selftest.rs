@@ -1,7 +1,11 @@
-//! The tests' own language, tried with the real SDK client and a shell in the place of the connector.
+//! The tests' own language, tried with the real SDK client and a shell in the place of the
+//! connector.
 
 use std::time::{Duration, Instant};
 
+use crate::support::faults::{Cut, Fault, Gate, Hangup, THROUGHPUT_EXCEEDED};
+use crate::support::ledger::CREATING_MAX;
+use crate::support::server::Kinesis;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region, retry::RetryConfig};
 use aws_sdk_kinesis::error::{DisplayErrorContext, ProvideErrorMetadata as _};
@@ -9,12 +13,10 @@ use aws_sdk_kinesis::operation::put_records::PutRecordsOutput;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-use crate::support::faults::{Cut, Fault, Gate, Hangup, THROUGHPUT_EXCEEDED};
-use crate::support::server::Kinesis;
+use ferrokinesis::store::StoreOptions;
 
 mod program;
+mod wire;
 
 /// A client as the connector has one, that never tries again by itself.
 fn client(kinesis: &Kinesis) -> Client {
@@ -32,7 +34,8 @@ fn client(kinesis: &Kinesis) -> Client {
     Client::from_conf(config)
 }
 
-/// Puts `count` records `r0`, `r1`, … into the stream `s`: what became of it, or the code or text of the error.
+/// Puts `count` records `r0`, `r1`, … into the stream `s`: what became of it, or the code or text
+/// of the error.
 async fn put(client: &Client, count: usize) -> Result<PutRecordsOutput, String> {
     let entries = (0..count).map(|n| {
         let entry = PutRecordsRequestEntry::builder();
@@ -267,31 +270,6 @@ async fn tears_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ends_connections_after_answers() {
-    let (kinesis, client) = server().await;
-    let connection = |at: usize| kinesis.calls()[at].connection;
-    kinesis.script(|call| match call.nth {
-        2 => Fault::pass().announcing_close(),
-        3 => Fault::pass().then_stale(),
-        _ => Fault::pass(),
-    });
-    for _ in 1..=3 {
-        put(&client, 1).await.unwrap();
-    }
-    assert_eq!(connection(0), connection(1), "connections are kept");
-    assert_ne!(connection(1), connection(2), "a closed one is not");
-    put(&client, 1).await.unwrap_err();
-    assert_eq!(
-        kinesis.calls().len(),
-        3,
-        "the request on the stale connection is lost"
-    );
-    put(&client, 1).await.unwrap();
-    kinesis.script(|_| Fault::pass().then_closed());
-    put(&client, 1).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn takes_its_time() {
     let (kinesis, client) = server().await;
     let delay = Duration::from_millis(60);
@@ -315,98 +293,76 @@ async fn takes_its_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keeps_the_limits_of_an_account() {
-    let kinesis = Kinesis::start().await;
-    kinesis.enforce_control_plane_limits();
-    let client = client(&kinesis);
-    let create = async |name: String| {
+async fn takes_large_records() {
+    let (kinesis, client) = server().await;
+    let put = async |kib: usize| {
+        let entry = PutRecordsRequestEntry::builder().partition_key("k");
+        let entry = entry
+            .data(Blob::new(vec![b'x'; kib << 10]))
+            .build()
+            .unwrap();
         client
-            .create_stream()
-            .stream_name(name)
-            .shard_count(1)
+            .put_records()
+            .stream_name("s")
+            .records(entry)
             .send()
             .await
     };
-    for n in 0..5 {
-        create(format!("s{n}")).await.unwrap();
-    }
-    let refused = create("s5".to_owned()).await.unwrap_err();
-    assert_eq!(refused.code(), Some("LimitExceededException"));
-    let mut described = 0;
-    while client
+    assert_eq!(
+        put(3 << 10).await.unwrap_err().code(),
+        Some("ValidationException")
+    );
+    kinesis.set_record_size("s", 4 << 10);
+    put(3 << 10).await.unwrap();
+    assert_eq!(
+        put(4 << 10).await.unwrap_err().code(),
+        Some("ValidationException")
+    );
+    let summary = client
         .describe_stream_summary()
-        .stream_name("s0")
+        .stream_name("s")
         .send()
         .await
-        .is_ok()
-    {
-        described += 1;
-    }
-    assert!(
-        (20..100).contains(&described),
-        "{described} descriptions at once"
-    );
-    assert_eq!(kinesis.over_limit(), 2);
-    assert_eq!(kinesis.max_per_second("CreateStream"), 6);
-    assert!((1..=5).contains(&kinesis.max_creating()));
+        .unwrap();
+    let summary = summary.stream_description_summary().unwrap();
+    assert_eq!(summary.max_record_size_in_kib(), Some(4 << 10));
+    assert_eq!(kinesis.stored_count("s"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn speaks_cbor() {
-    let (kinesis, _) = server().await;
-    kinesis.on("PutRecords", |call| {
-        assert_eq!(call.entries()[0].bytes, b"r0");
-        Fault::throttle([1])
-    });
-    let text = |text: &str| ciborium::Value::Text(text.to_owned());
-    let entry = |n: u8| {
-        let data = ciborium::Value::Bytes(vec![b'r', b'0' + n]);
-        ciborium::Value::Map(vec![
-            (text("PartitionKey"), text("key")),
-            (text("Data"), data),
-        ])
+async fn keeps_the_limits_of_an_account() {
+    // None is done with being created when the next one is.
+    let slow = StoreOptions {
+        create_stream_ms: 60_000,
+        ..Kinesis::options()
     };
-    let records = ciborium::Value::Array(vec![entry(0), entry(1)]);
-    let request = ciborium::Value::Map(vec![
-        (text("StreamName"), text("s")),
-        (text("Records"), records),
-    ]);
-    let mut body = Vec::new();
-    ciborium::into_writer(&request, &mut body).unwrap();
-    let head = format!(
-        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-cbor-1.1\r\n\
-         X-Amz-Target: Kinesis_20131202.PutRecords\r\nX-Amz-Date: 20260101T000000Z\r\n\
-         Authorization: AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host, Signature=c\r\n\
-         Content-Length: {}\r\n\r\n",
-        body.len()
-    );
-    for tampered in [true, false] {
-        if !tampered {
-            kinesis.heal();
+    let kinesis = Kinesis::with(slow).await;
+    kinesis.enforce_control_plane_limits();
+    let client = client(&kinesis);
+    for n in 0..=CREATING_MAX {
+        let created = client
+            .create_stream()
+            .stream_name(format!("s{n}"))
+            .shard_count(1)
+            .send()
+            .await;
+        match created {
+            Ok(_) => assert!(n < CREATING_MAX),
+            Err(error) => assert_eq!(error.code(), Some("LimitExceededException")),
         }
-        let address = kinesis.endpoint();
-        let mut stream = tokio::net::TcpStream::connect(address.trim_start_matches("http://"))
-            .await
-            .unwrap();
-        stream
-            .write_all(&[head.as_bytes(), &body].concat())
-            .await
-            .unwrap();
-        let mut answer = vec![0; 4096];
-        let mut len = 0;
-        let complete = |answer: &[u8]| {
-            let at = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
-            ciborium::from_reader::<ciborium::Value, _>(&answer[at + 4..]).ok()
-        };
-        let read = loop {
-            len += stream.read(&mut answer[len..]).await.unwrap();
-            if let Some(value) = complete(&answer[..len]) {
-                break ferrokinesis::server::cbor_to_json(&value);
-            }
-        };
-        assert_eq!(read["FailedRecordCount"], u8::from(tampered));
-        assert_eq!(read["Records"][1]["SequenceNumber"].is_null(), tampered);
     }
-    assert_eq!(stored(&kinesis).await, ["r0", "r0", "r1"]);
-    assert_eq!(kinesis.acknowledged("s").len(), 3);
+    assert_eq!(kinesis.max_creating(), CREATING_MAX);
+    assert!(kinesis.max_per_second("CreateStream") > 1);
+    assert_eq!(kinesis.over_limit(), 1);
+    // Far more than a second's worth, however slow the machine.
+    let describe = |_| tokio::spawn(client.describe_stream_summary().stream_name("s0").send());
+    let mut refused = 0;
+    for described in (0..200).map(describe).collect::<Vec<_>>() {
+        refused += usize::from(described.await.unwrap().is_err());
+    }
+    assert!(
+        (1..=180).contains(&refused),
+        "{refused} descriptions refused"
+    );
+    assert_eq!(kinesis.over_limit(), 1 + refused);
 }

@@ -37,8 +37,8 @@ impl Codec {
         }
     }
 
-    /// Writes an answer. Blobs of a [`Value`] are base64 text and stay that: enough for every answer but `GetRecords`
-    /// in CBOR.
+    /// Writes an answer. Blobs of a [`Value`] are base64 text and stay that: enough for every
+    /// answer but `GetRecords` in CBOR.
     pub(super) fn encode(self, value: &Value) -> Bytes {
         match self {
             Self::Json => Bytes::from(value.to_string()),
@@ -94,7 +94,8 @@ impl Call<'_> {
         self.request.entries()
     }
 
-    /// The positions of the records that satisfy `wanted`, for [`Fault::refuse`](super::faults::Fault::refuse).
+    /// The positions of the records that satisfy `wanted`, for
+    /// [`Fault::refuse`](super::faults::Fault::refuse).
     pub(crate) fn positions(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<usize> {
         let entries = self.entries().iter().enumerate();
         entries

@@ -1,8 +1,8 @@
 //! What the server can be told to do with one request.
 //!
-//! A [`Fault`] is what happens to the request (it waits, it is served in full or in part or not at all) and what the
-//! client hears of it, which need not be the same thing. Each is made by a constructor and refined by methods, so that
-//! a script reads as a sentence:
+//! A [`Fault`] is what happens to the request (it waits, it is served in full or in part or not at
+//! all) and what the client hears of it, which need not be the same thing. Each is made by a
+//! constructor and refined by methods, so that a script reads as a sentence:
 //!
 //! ```ignore
 //! kinesis.on("PutRecords", |call| match call.nth {
@@ -29,7 +29,8 @@ pub(crate) const THROUGHPUT_EXCEEDED: &str = "ProvisionedThroughputExceededExcep
 /// Decides about each request whose body has arrived.
 pub(super) type Script = Arc<dyn Fn(&Call<'_>) -> Fault + Send + Sync>;
 
-/// Decides about each request before its body is read, of which only the operation and its number are known.
+/// Decides about each request before its body is read, of which only the operation and its number
+/// are known.
 pub(super) type Cutter = Arc<dyn Fn(&str, usize) -> Cut + Send + Sync>;
 
 /// Changes an answer before it is sent.
@@ -118,7 +119,8 @@ pub(super) enum Then {
     AnnounceClose,
     /// It is closed without a word.
     CloseSilently,
-    /// It looks alive, but the next request on it is answered by a reset, as after a long idle time behind a firewall.
+    /// It looks alive, but the next request on it is answered by a reset, as after a long idle time
+    /// behind a firewall.
     ResetOnReuse,
 }
 
@@ -305,7 +307,8 @@ impl Fault {
         })
     }
 
-    /// Success, with `"ErrorCode": null, "ErrorMessage": null` beside each sequence number, as some servers have it.
+    /// Success, with `"ErrorCode": null, "ErrorMessage": null` beside each sequence number, as some
+    /// servers have it.
     pub(crate) fn null_errors() -> Self {
         Self::tamper(|answer| {
             for record in answer["Records"]
@@ -320,10 +323,15 @@ impl Fault {
 
     /// `DescribeStreamSummary` (or `DescribeStream`) says this status whatever the stream's is.
     pub(crate) fn describe_as(status: &'static str) -> Self {
+        Self::describe_with("StreamStatus", json!(status))
+    }
+
+    /// `DescribeStreamSummary` (or `DescribeStream`) says this, whatever the truth is.
+    pub(crate) fn describe_with(name: &'static str, value: Value) -> Self {
         Self::tamper(move |answer| {
-            for field in ["StreamDescriptionSummary", "StreamDescription"] {
-                if let Some(description) = answer.get_mut(field) {
-                    description["StreamStatus"] = json!(status);
+            for of in ["StreamDescriptionSummary", "StreamDescription"] {
+                if let Some(description) = answer.get_mut(of) {
+                    description[name] = value.clone();
                 }
             }
         })
@@ -350,7 +358,8 @@ impl Fault {
         self
     }
 
-    /// The request is served all the same, whatever the answer says: `Fault::status(503).but_served()`.
+    /// The request is served all the same, whatever the answer says:
+    /// `Fault::status(503).but_served()`.
     pub(crate) fn but_served(mut self) -> Self {
         self.deed = Deed::Serve;
         self
@@ -362,8 +371,8 @@ impl Fault {
         self
     }
 
-    /// The answer is changed. What `change` sees is its JSON, whichever format it is sent in. An answer without a body
-    /// is `null`, and stays empty if it is left so.
+    /// The answer is changed. What `change` sees is its JSON, whichever format it is sent in. An
+    /// answer without a body is `null`, and stays empty if it is left so.
     ///
     /// # Panics
     ///
@@ -410,23 +419,26 @@ impl Fault {
 }
 
 impl Refusal {
-    /// The answer to a request for records of `stream` that belong to these shards, of which those that were stored
-    /// have been answered by `stored`.
-    pub(super) fn answer(&self, stream: &str, shards: &[String], stored: Vec<Value>) -> Value {
+    /// The answer to a request for `len` records of `stream`, of which those that were stored have
+    /// been answered by `stored`. `shard` tells where the others belong.
+    pub(super) fn answer(
+        &self,
+        stream: &str,
+        len: usize,
+        stored: Vec<Value>,
+        shard: impl Fn(usize) -> String,
+    ) -> Value {
         let mut stored = stored.into_iter();
-        let records: Vec<Value> = shards
-            .iter()
-            .enumerate()
-            .map(|(at, shard)| {
-                if self.covers(at) {
-                    json!({ "ErrorCode": self.code, "ErrorMessage": self.message(stream, shard) })
-                } else {
-                    stored
-                        .next()
-                        .expect("an answer for each record that was let through")
-                }
-            })
-            .collect();
+        let answer = |at| {
+            if self.covers(at) {
+                json!({ "ErrorCode": self.code, "ErrorMessage": self.message(stream, &shard(at)) })
+            } else {
+                stored
+                    .next()
+                    .expect("an answer for each record that was let through")
+            }
+        };
+        let records: Vec<Value> = (0..len).map(answer).collect();
         // The server may have refused others on its own account, so they are counted, not computed.
         let failed = records
             .iter()

@@ -197,7 +197,8 @@ impl Finished {
         );
     }
 
-    /// The run failed with one error of this type, whose message for the user contains `part`. Returns the error.
+    /// The run failed with one error of this type, whose message for the user contains `part`.
+    /// Returns the error.
     pub(crate) fn assert_failed(&self, failure_type: &str, part: &str) -> &Value {
         assert_eq!(self.exit_code, Some(1), "{self}");
         let error = &self.trace_error()["error"];
@@ -226,8 +227,8 @@ impl Finished {
         );
     }
 
-    /// Neither a secret of the configuration nor the content of a record is in the output. The content of states is.
-    /// [`Self::assert_protocol`] looks for that too.
+    /// Neither a secret of the configuration nor the content of a record is in the output. The
+    /// content of states is. [`Self::assert_protocol`] looks for that too.
     pub(crate) fn assert_no_secrets(&self) {
         let lines = self
             .lines
@@ -241,8 +242,8 @@ impl Finished {
         }
     }
 
-    /// What the platform demands of any output, unless the test has `torn` off its end: only messages that a
-    /// destination may write, one per line, and nothing on stderr.
+    /// What the platform demands of any output, unless the test has `torn` off its end: only
+    /// messages that a destination may write, one per line, and nothing on stderr.
     pub(super) fn assert_protocol(&self, torn: bool) {
         assert_eq!(self.stderr, "", "stderr of {self}");
         for (at, line) in self.lines.iter().enumerate() {

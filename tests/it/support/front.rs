@@ -1,5 +1,5 @@
-//! The HTTP/1.1 front of the server: reads requests off the socket by hand, because most faults are out of reach of an
-//! HTTP library, and hands what it should serve to the emulator.
+//! The HTTP/1.1 front of the server: reads requests off the socket by hand, because most faults are
+//! out of reach of an HTTP library, and hands what it should serve to the emulator.
 
 use std::sync::Arc;
 
@@ -25,10 +25,12 @@ pub(super) async fn accept(listener: TcpListener, service: Arc<Service>) {
         tokio::select! {
             accepted = listener.accept() => {
                 let (stream, _) = accepted.expect("a connection can be accepted");
-                connections.spawn(Connection::new(stream, accepted_so_far, service.clone()).serve());
+                let connection = Connection::new(stream, accepted_so_far, service.clone());
+                connections.spawn(connection.serve());
                 accepted_so_far += 1;
             }
-            // A script that panics is a failed test: let it be heard here, not as a lost connection there.
+            // A script that panics is a failed test: let it be heard here, not as a lost connection
+            // there.
             Some(ended) = connections.join_next() => ended.expect("no script panics"),
         }
     }
@@ -78,6 +80,10 @@ impl Connection {
             return self.hang_up(Hangup::Reset).await;
         }
         let head = self.read_head().await?;
+        if service.scripts().offline {
+            // The wait for the head may have taken long.
+            return self.hang_up(Hangup::Reset).await;
+        }
         let body = self.read_body(&head).await?;
         let (admitted, fault) = service.admit(&head, body, self.number);
         let Fault {
@@ -102,28 +108,8 @@ impl Connection {
         };
         drop(in_flight);
         let bytes = reply.to_bytes(matches!(then, Then::AnnounceClose));
-        let (last, others) = bytes.split_last().expect("an answer has a head");
-        match pace {
-            Pace::Whole => {
-                service.confirm(&admitted, &reply);
-                self.stream.get_mut().write_all(&bytes).await?;
-            }
-            Pace::Trickle(pause) => {
-                for byte in others {
-                    self.stream.get_mut().write_all(&[*byte]).await?;
-                    tokio::time::sleep(pause).await;
-                }
-                service.confirm(&admitted, &reply);
-                self.stream.get_mut().write_all(&[*last]).await?;
-            }
-            Pace::Half(hangup) => {
-                self.stream
-                    .get_mut()
-                    .write_all(&bytes[..bytes.len() / 2])
-                    .await?;
-                return self.hang_up(hangup).await;
-            }
-        }
+        self.send(&bytes, pace, || service.confirm(&admitted, &reply))
+            .await?;
         match then {
             Then::KeepAlive => Ok(()),
             Then::AnnounceClose | Then::CloseSilently => self.hang_up(Hangup::Close).await,
@@ -186,6 +172,31 @@ impl Connection {
             }
             Cut::NeverRead => std::future::pending().await,
         }
+    }
+
+    /// Sends an answer. `confirm` is called before the client can know all of it.
+    async fn send(&mut self, bytes: &[u8], pace: Pace, confirm: impl FnOnce()) -> Result<(), Gone> {
+        let stream = self.stream.get_mut();
+        match pace {
+            Pace::Whole => {
+                confirm();
+                stream.write_all(bytes).await?;
+            }
+            Pace::Trickle(pause) => {
+                let (last, others) = bytes.split_last().expect("an answer has a head");
+                for byte in others {
+                    stream.write_all(&[*byte]).await?;
+                    tokio::time::sleep(pause).await;
+                }
+                confirm();
+                stream.write_all(&[*last]).await?;
+            }
+            Pace::Half(hangup) => {
+                stream.write_all(&bytes[..bytes.len() / 2]).await?;
+                return self.hang_up(hangup).await;
+            }
+        }
+        Ok(())
     }
 
     /// Ends the connection.

@@ -1,7 +1,8 @@
 //! What the platform writes to the connector: messages and catalogs, as text.
 //!
-//! As text, because the connector must hand on numbers that no JSON value in memory can hold. Whatever is displayed as
-//! JSON will do for data and states: a `serde_json::Value`, or `r#"{"n":1e400}"#`.
+//! As text, because the connector must hand on numbers that no JSON value in memory can hold.
+//! Whatever is displayed as JSON will do for data and states: a `serde_json::Value`, or
+//! `r#"{"n":1e400}"#`.
 
 use std::fmt;
 
@@ -202,7 +203,8 @@ impl Message {
         self
     }
 
-    /// Everything the protocol knows and this message lacks is written as null, as the platform does.
+    /// Everything the protocol knows and this message lacks is written as null, as the platform
+    /// does.
     pub(crate) fn nulls(mut self) -> Self {
         self.nulls = true;
         self

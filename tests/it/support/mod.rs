@@ -1,11 +1,13 @@
 //! The language the tests are written in.
 //!
-//! * [`server`] is Kinesis: an in-process emulator behind [`front`], an HTTP server that can be told to misbehave
-//!   by a script of [`faults`], each decided by looking at one [`call`], and that keeps a [`ledger`] of what it saw.
-//! * [`program`] runs the real binary, [`messages`] writes what goes into it, [`verdict`] judges what came of it.
+//! * [`server`] is Kinesis: an in-process emulator behind [`front`], an HTTP server that can be
+//!   told to misbehave by a script of [`faults`], each decided by looking at one [`call`], and that
+//!   keeps a [`ledger`] of what it saw.
+//! * [`program`] runs the real binary, [`messages`] writes what goes into it, [`verdict`] judges
+//!   what came of it.
 //!
-//! Nothing here sleeps to wait for something: what can be awaited is, and each wait ends a failing test after
-//! [`DEADLINE`].
+//! Nothing here sleeps to wait for something: what can be awaited is, and each wait ends a failing
+//! test after [`DEADLINE`].
 
 #![allow(
     dead_code,
@@ -29,8 +31,9 @@ pub(crate) mod verdict;
 use std::future::Future;
 use std::time::Duration;
 
-/// How long anything may take before the test that waits for it fails. Generous: it only has to be shorter than the
-/// patience of whoever waits for the test run, and longer than the worst pause of a busy machine.
+/// How long anything may take before the test that waits for it fails. Generous: it only has to be
+/// shorter than the patience of whoever waits for the test run, and longer than the worst pause of
+/// a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Awaits `future`.

@@ -90,7 +90,8 @@ impl Kinesis {
 
     // What it does wrong.
 
-    /// Lets `script` decide about every request that no script of [`Self::on`] is for. Replaces the one before.
+    /// Lets `script` decide about every request that no script of [`Self::on`] is for. Replaces the
+    /// one before.
     pub(crate) fn script(&self, script: impl Fn(&Call<'_>) -> Fault + Send + Sync + 'static) {
         self.rewrite(|scripts| scripts.any = Some(Arc::new(script)));
     }
@@ -108,13 +109,14 @@ impl Kinesis {
         });
     }
 
-    /// Lets `cutter` decide, from the operation and which request of it this is (from 1), whether the body is read.
-    /// A request that is cut is in no log, and no script sees it.
+    /// Lets `cutter` decide, from the operation and which request of it this is (from 1), whether
+    /// the body is read. A request that is cut is in no log, and no script sees it.
     pub(crate) fn cut(&self, cutter: impl Fn(&str, usize) -> Cut + Send + Sync + 'static) {
         self.rewrite(|scripts| scripts.cut = Some(Arc::new(cutter)));
     }
 
-    /// Resets every connection, new and old, before it can say anything. What is being served is still answered.
+    /// Resets every connection, new and old, before it can say anything. What is being served is
+    /// still answered.
     pub(crate) fn go_offline(&self) {
         self.rewrite(|scripts| scripts.offline = true);
     }
@@ -134,8 +136,9 @@ impl Kinesis {
         );
     }
 
-    /// From now on keeps the limits AWS has for an account: calls per second of `CreateStream` and the `Describe`s and
-    /// `ListStreams`, and streams in `CREATING`. What is beyond them gets a `LimitExceededException`.
+    /// From now on keeps the limits AWS has for an account: calls per second of `CreateStream` and
+    /// the `Describe`s and `ListStreams`, and streams in `CREATING`. What is beyond them gets a
+    /// `LimitExceededException`.
     pub(crate) fn enforce_control_plane_limits(&self) {
         self.service.ledger.send_modify(Ledger::enforce_limits);
     }
@@ -159,7 +162,8 @@ impl Kinesis {
         });
     }
 
-    /// Replaces the stream's shards by `shards` new ones, and waits until it is active again. Writes wait meanwhile.
+    /// Replaces the stream's shards by `shards` new ones, and waits until it is active again.
+    /// Writes wait meanwhile.
     pub(crate) async fn reshard(&self, name: &str, shards: usize) {
         let _alone = self.service.topology.write().await;
         let request = json!({
@@ -169,6 +173,17 @@ impl Kinesis {
         });
         self.do_it(Operation::UpdateShardCount, request).await;
         self.until_active(name).await;
+    }
+
+    /// Makes the stream take records up to this size, up to the emulator's 5 MiB for a request, and
+    /// say so when it is described. Without this it takes 1 MiB, and says nothing.
+    pub(crate) fn set_record_size(&self, stream: &str, kib: u32) {
+        let mut sizes = self
+            .service
+            .record_kib
+            .write()
+            .expect("nobody panics while it is set");
+        sizes.insert(stream.to_owned(), kib);
     }
 
     /// The names of all streams.
@@ -220,7 +235,8 @@ impl Kinesis {
         stored.collect()
     }
 
-    /// How many records were stored in the stream, counted as they came. For the moment; see [`Self::stored`].
+    /// How many records were stored in the stream, counted as they came. For the moment; see
+    /// [`Self::stored`].
     pub(crate) fn stored_count(&self, stream: &str) -> usize {
         self.service
             .ledger
@@ -286,8 +302,8 @@ impl Kinesis {
         self.service.ledger.borrow().over_limit
     }
 
-    /// When each sequence number of the stream was told to a client. Taken just before the answer is written, so no
-    /// client can have known earlier.
+    /// When each sequence number of the stream was told to a client. Taken just before the answer
+    /// is written, so no client can have known earlier.
     pub(crate) fn acknowledged(&self, stream: &str) -> HashMap<String, Instant> {
         let ledger = self.service.ledger.borrow();
         ledger.acknowledged.get(stream).cloned().unwrap_or_default()

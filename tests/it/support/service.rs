@@ -1,10 +1,13 @@
 //! What stands behind the front: the emulator, and what a script makes of its answers.
 
+use std::collections::HashMap;
+
 use axum::Router;
 use bytes::Bytes;
+use ferrokinesis::actions::{Operation, dispatch};
 use ferrokinesis::sequence::partition_key_to_hash_key;
 use ferrokinesis::store::Store;
-use ferrokinesis::types::{HashKeyRange, Shard, StreamStatus};
+use ferrokinesis::types::{Shard, StreamStatus};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -22,11 +25,14 @@ pub(super) struct Service {
     pub(super) store: Store,
     pub(super) scripts: std::sync::RwLock<Scripts>,
     pub(super) ledger: watch::Sender<Ledger>,
-    /// Writes hold it shared, a change of the shards alone: the emulator gives two records one sequence number, and
-    /// keeps the last, if they come in the middle of it.
+    /// Writes hold it shared, a change of the shards alone: the emulator gives two records one
+    /// sequence number, and keeps the last, if they come in the middle of it.
     pub(super) topology: RwLock<()>,
-    /// Held by `CreateStream`, so that the streams being created do not change between counting them and adding one.
+    /// Held by `CreateStream`, so that the streams being created do not change between counting
+    /// them and adding one.
     creating: Mutex<()>,
+    /// The streams that were given a record size, in KiB.
+    pub(super) record_kib: std::sync::RwLock<HashMap<String, u32>>,
 }
 
 /// A request that has arrived.
@@ -45,6 +51,7 @@ impl Service {
             ledger: watch::Sender::new(Ledger::default()),
             topology: RwLock::default(),
             creating: Mutex::default(),
+            record_kib: std::sync::RwLock::default(),
         }
     }
 
@@ -102,39 +109,20 @@ impl Service {
             let reply = self.forward(head, &accepted).await;
             let mut answer = Codec::Json.decode_value(&reply.body).unwrap_or(Value::Null);
             if reply.status != 200 {
-                // The emulator refuses the whole request, as Kinesis would have done whatever its shards' load.
-                return reply.with_json(request.codec, &answer);
+                // The emulator refuses the whole request, as Kinesis would have done whatever its
+                // shards' load.
+                return Reply::json(request.codec, reply.status, &answer);
             }
             stored = answer["Records"]
                 .as_array_mut()
                 .map(std::mem::take)
                 .unwrap_or_default();
         }
-        let shards = self.shards_of(request).await;
-        let answer = refusal.answer(&request.stream, &shards, stored);
-        Reply::json(request.codec, 200, &answer)
-    }
-
-    /// The shard that each record of the request belongs to.
-    async fn shards_of(&self, request: &Request) -> Vec<String> {
         let stream = self.store.get_stream(&request.stream).await;
         let shards = stream.map_or_else(|_| Vec::new(), |stream| stream.shards);
-        let open = |shard: &&Shard| shard.sequence_number_range.ending_sequence_number.is_none();
-        let shard_of = |entry: &Entry| {
-            let explicit = entry
-                .explicit_hash_key
-                .as_ref()
-                .and_then(|key| key.parse().ok());
-            let hash = explicit.unwrap_or_else(|| partition_key_to_hash_key(&entry.partition_key));
-            let takes =
-                |range: &HashKeyRange| range.start_u128() <= hash && hash <= range.end_u128();
-            let shard = shards
-                .iter()
-                .filter(open)
-                .find(|shard| takes(&shard.hash_key_range));
-            shard.map_or_else(String::new, |shard| shard.shard_id.clone())
-        };
-        request.entries().iter().map(shard_of).collect()
+        let shard = |at: usize| shard_of(&shards, &request.entries()[at]);
+        let answer = refusal.answer(&request.stream, request.records, stored, shard);
+        Reply::json(request.codec, 200, &answer)
     }
 
     /// Lets the emulator serve the request, within the limits of the account if they are enforced.
@@ -175,6 +163,42 @@ impl Service {
     }
 
     async fn pass_on(&self, head: &Head, request: &Request) -> Reply {
+        let sizes = self
+            .record_kib
+            .read()
+            .expect("nobody panics while it is set")
+            .clone();
+        let reply = match (request.operation.as_str(), sizes.get(&request.stream)) {
+            // The emulator takes no record above 1 MiB, but it is only its front that refuses them.
+            ("PutRecords", Some(kib)) if fits(request, *kib) => {
+                let done = dispatch(&self.store, Operation::PutRecords, request.json()).await;
+                let done = done.map(|answer| Reply::json(request.codec, 200, &json!(answer)));
+                done.unwrap_or_else(|error| {
+                    let message = error.body.message.unwrap_or_default();
+                    Reply::error(
+                        request.codec,
+                        error.status_code,
+                        &error.body.error_type,
+                        &message,
+                    )
+                })
+            }
+            _ => self.pass_to_router(head, request).await,
+        };
+        match sizes.get(&request.stream) {
+            Some(kib) if request.operation == "DescribeStreamSummary" && reply.status == 200 => {
+                let mut answer = request
+                    .codec
+                    .decode_value(&reply.body)
+                    .unwrap_or(Value::Null);
+                answer["StreamDescriptionSummary"]["MaxRecordSizeInKiB"] = json!(kib);
+                reply.with_json(request.codec, &answer)
+            }
+            _ => reply,
+        }
+    }
+
+    async fn pass_to_router(&self, head: &Head, request: &Request) -> Reply {
         let mut forwarded = http::Request::post("/");
         let own = [CONTENT_LENGTH.as_str(), CONTENT_TYPE.as_str()];
         for (name, value) in head
@@ -219,6 +243,32 @@ impl Service {
         }
         creating
     }
+}
+
+/// Whether no record has more than this of data and partition key.
+fn fits(request: &Request, kib: u32) -> bool {
+    let bytes_max = usize::try_from(kib).expect("a size in memory") << 10;
+    let mut sizes = request
+        .entries()
+        .iter()
+        .map(|entry| entry.bytes.len() + entry.partition_key.len());
+    sizes.all(|bytes| bytes <= bytes_max)
+}
+
+/// The open shard that a record belongs to.
+fn shard_of(shards: &[Shard], entry: &Entry) -> String {
+    let explicit = entry
+        .explicit_hash_key
+        .as_ref()
+        .and_then(|key| key.parse().ok());
+    let hash = explicit.unwrap_or_else(|| partition_key_to_hash_key(&entry.partition_key));
+    let takes = |shard: &&Shard| {
+        let range = &shard.hash_key_range;
+        let open = shard.sequence_number_range.ending_sequence_number.is_none();
+        open && range.start_u128() <= hash && hash <= range.end_u128()
+    };
+    let shard = shards.iter().find(takes);
+    shard.map_or_else(String::new, |shard| shard.shard_id.clone())
 }
 
 /// The sequence numbers in an answer to `PutRecords`. None, if it does not fit the request.

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use serde_json::json;
 
 use super::client;
@@ -48,6 +49,31 @@ async fn runs_a_program() {
     running.terminate();
     assert_eq!(running.finish().await.signal, Some(15));
 
+    let echo = "while read -r line; do echo \"$line\"; done";
+    let mut running = shell(echo).spawn().await;
+    running.send(log("INFO", "one")).await;
+    let line = running
+        .wait_for_message(|line| line.logs("INFO", "one"))
+        .await;
+    running.close_stdout().await;
+    running.send(log("INFO", "two")).await;
+    running.ended().await;
+    let run = running.finish().await;
+    assert_eq!(
+        (run.signal, run.lines.len()),
+        (Some(13), 1),
+        "the broken pipe"
+    );
+    assert_eq!(run.stdout(), line.text);
+
+    let mut running = shell("wc -l | sed 's/.*/{\"type\":\"LOG\",\"lines\":&}/'")
+        .spawn()
+        .await;
+    let taken = running.feed(records("users", 100_000));
+    let run = running.finish().await;
+    assert_eq!(run.messages("LOG")[0]["lines"], 100_000);
+    assert!(*taken.borrow() > 100_000);
+
     let run = shell("read -r line || echo '{\"type\":\"LOG\"}'")
         .stdin(Stdin::Closed)
         .run()
@@ -87,26 +113,34 @@ async fn judges_states() {
         record("users", data(2)).nulls(),
         state_legacy(json!({})),
     ];
+    let client = client(&kinesis);
     let put = async |data: String| {
         let id = uuid::Uuid::new_v4().to_string();
         let envelope =
             json!({ "_airbyte_ab_id": id, "_airbyte_data": data, "_airbyte_emitted_at": 1.7e9 });
-        let put = client(&kinesis)
-            .put_record()
+        let entry = PutRecordsRequestEntry::builder().partition_key(id);
+        let entry = entry.data(Blob::new(envelope.to_string())).build().unwrap();
+        client
+            .put_records()
             .stream_name("_users")
-            .partition_key(id);
-        put.data(Blob::new(envelope.to_string()))
+            .records(entry)
             .send()
             .await
             .unwrap();
     };
+    let too_early = shell(ECHO).input(input.clone()).run().await;
     put(data(1)).await;
     assert_exactly_stored(&kinesis, "_users", &[r#"{ "n": 1 }"#]).await;
-    assert_stored_at_least_once(&kinesis, "_users", &[data(1)]).await;
     assert!(failure(assert_exactly_stored(&kinesis, "_users", &[data(2)])).contains("2 data"));
     let run = shell(ECHO).input(input.clone()).run().await;
+    assert!(failure(assert_earned(&kinesis, &input, &run)).contains("line 4 is not earned"));
+    put(data(2)).await;
+    assert_stored_at_least_once(&kinesis, "_users", &[data(1), data(2)]).await;
+    let run = shell(ECHO).input(input.clone()).run().await;
+    assert_earned(&kinesis, &input, &run).await;
+    assert!(failure(assert_earned(&kinesis, &input, &too_early)).contains("line 2 is not earned"));
+
     assert_all_states(&input, &run);
-    assert!(failure(assert_earned(&kinesis, &input, &run)).contains("not earned"));
     assert!(failure(async { assert_record_counts(&input, &run) }).contains("a state of All"));
     assert_record_counts(
         &input[..2],
