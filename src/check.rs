@@ -33,7 +33,9 @@ pub async fn run(config: &[u8], mut shutdown: Shutdown) -> Result<ConnectionStat
         signal = shutdown.requested() => Err(signal),
         verdict = try_out(&mut probe) => Ok(verdict),
     };
-    clean_up(&probe).await;
+    if probe.may_have_created() {
+        clean_up(&probe).await;
+    }
     match verdict {
         Ok(Ok(())) => Ok(ConnectionStatus::Succeeded),
         Ok(Err(error)) => Ok(failed(&error)),
@@ -44,7 +46,9 @@ pub async fn run(config: &[u8], mut shutdown: Shutdown) -> Result<ConnectionStat
 }
 
 fn failed(error: &Error) -> ConnectionStatus {
-    tracing::info!(details = error.internal_message(), "The check failed.");
+    if error.internal_message() != error.message() {
+        tracing::info!(details = error.internal_message(), "The check failed.");
+    }
     ConnectionStatus::Failed(error.message().to_owned())
 }
 

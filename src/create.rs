@@ -89,7 +89,8 @@ struct Look {
 
 impl ControlPlane {
     /// Sees to it that the stream exists and is writable, and creates it with `shard_count` shards
-    /// where it does not exist. One that exists is used as it is.
+    /// where it does not exist. One that exists is used as it is. `create_sent` becomes true before a
+    /// CreateStream call leaves.
     ///
     /// # Errors
     ///
@@ -100,6 +101,7 @@ impl ControlPlane {
         stream_name: &str,
         shard_count: u32,
         patience: Patience,
+        create_sent: &mut bool,
     ) -> Result<StreamFacts, Error> {
         let mut attempt = Attempt {
             control: self,
@@ -110,6 +112,7 @@ impl ControlPlane {
             faults: Faults::default(),
             creating: None,
             created: false,
+            create_sent,
             waiting_since: None,
         };
         loop {
@@ -290,6 +293,7 @@ struct Attempt<'a> {
     /// One of the places for streams in `CREATING`, while this one takes it.
     creating: Option<SemaphorePermit<'a>>,
     created: bool,
+    create_sent: &'a mut bool,
     waiting_since: Option<Instant>,
 }
 
@@ -401,6 +405,7 @@ impl Attempt<'_> {
 
     async fn call_create(&mut self) -> Result<(), Fault> {
         self.control.create.turn().await;
+        *self.create_sent = true;
         self.client
             .create_stream()
             .stream_name(self.stream_name)

@@ -1,5 +1,9 @@
 //! What went wrong with a call to Kinesis, and what may be done about it.
 
+use std::error::Error as _;
+use std::iter::successors;
+
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::operation::RequestId;
@@ -92,19 +96,7 @@ impl Fault {
                 "no answer in time".to_owned(),
                 true,
             ),
-            SdkError::DispatchFailure(failure) => {
-                let kind = if failure.is_user() {
-                    FaultKind::Unexpected
-                } else {
-                    FaultKind::Transient
-                };
-                let code = if failure.is_timeout() {
-                    "connection timeout"
-                } else {
-                    "connection failed"
-                };
-                Self::local(kind, code, chain(error), true)
-            }
+            SdkError::DispatchFailure(failure) => Self::of_dispatch(error, failure.is_user()),
             // The request was never sent: no credentials, no region, or an endpoint that makes no URL.
             SdkError::ConstructionFailure(_) => Self::local(
                 FaultKind::Credentials,
@@ -118,6 +110,48 @@ impl Fault {
                 chain(error),
                 true,
             ),
+        }
+    }
+
+    /// No answer came: the connection, or the credentials before it, failed.
+    fn of_dispatch<E>(error: &SdkError<E, HttpResponse>, is_user: bool) -> Self
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let sources = || {
+            successors(
+                error.source(),
+                |error: &&(dyn std::error::Error + 'static)| (**error).source(),
+            )
+        };
+        let credentials = sources().find_map(|source| source.downcast_ref::<CredentialsError>());
+        let (kind, code) = match credentials {
+            Some(
+                CredentialsError::CredentialsNotLoaded(_)
+                | CredentialsError::InvalidConfiguration(_),
+            ) => (FaultKind::Credentials, "no credentials found".to_owned()),
+            // A provider that has worked before may work again.
+            Some(_) => (
+                FaultKind::Expired,
+                "no credentials could be loaded".to_owned(),
+            ),
+            None => {
+                let root = sources()
+                    .last()
+                    .map_or_else(String::new, |root| quotable(&root.to_string()));
+                let kind = if is_user {
+                    FaultKind::Unexpected
+                } else {
+                    FaultKind::Transient
+                };
+                (kind, format!("connection failed: {root}"))
+            }
+        };
+        Self {
+            kind,
+            code,
+            detail: chain(error),
+            may_be_done: credentials.is_none(),
         }
     }
 
@@ -175,11 +209,11 @@ impl Fault {
         let error = match self.kind {
             FaultKind::Throttled => Error::transient(format!(
                 "Could not {what}: AWS answers that the limit is reached ({code}), and kept doing so. Give the stream more \
-                 shards or on-demand mode, or run fewer syncs at a time; the next try goes on from the last state."
+                 shards or on-demand mode, or run fewer syncs at a time."
             )),
             FaultKind::Transient => Error::transient(format!(
-                "Could not {what}: the Kinesis endpoint did not answer as it should ({code}). Check that the endpoint and \
-                 the network are up; the next try goes on from the last state."
+                "Could not {what}: Kinesis does not answer as it should ({code}). Check that \"endpoint\" has the right \
+                 scheme, host and port (or is blank, for AWS's own), that \"region\" is right, and that the network is up."
             )),
             FaultKind::Rejected => Error::system(format!(
                 "Could not {what}: Kinesis does not accept the request ({code}). The internal message says why."
@@ -192,7 +226,7 @@ impl Fault {
                 "Could not {what}: the stream is being changed ({code}). Try again when that is done."
             )),
             FaultKind::Expired => Error::config(format!(
-                "Could not {what}: the AWS credentials have expired ({code}). Enter new ones in \"accessKey\" and \
+                "Could not {what}: the AWS credentials have expired, or cannot be had ({code}). Enter new ones in \"accessKey\" and \
                  \"privateKey\", or renew those of the environment."
             )),
             FaultKind::Credentials => Error::config(format!(

@@ -51,6 +51,7 @@ pub struct KinesisStream {
     patience: Patience,
     bounds: BatchBounds,
     facts: StreamFacts,
+    create_sent: bool,
     buffer: Buffer,
 }
 
@@ -86,6 +87,7 @@ impl KinesisStream {
                 record_bytes_max: RECORD_BYTES_MAX_DEFAULT,
                 created: false,
             },
+            create_sent: false,
             buffer: Buffer::new(bounds, config.retry_timeout(), 1),
         }
     }
@@ -120,6 +122,11 @@ impl KinesisStream {
         &self.facts
     }
 
+    /// Whether a call to create it was sent, whatever came of it: then there may be a new stream.
+    pub fn may_have_created(&self) -> bool {
+        self.create_sent
+    }
+
     /// The records that are on their way.
     pub fn buffer(&mut self) -> &mut Buffer {
         &mut self.buffer
@@ -133,7 +140,13 @@ impl KinesisStream {
     pub async fn create(&mut self) -> Result<(), Error> {
         self.facts = self
             .control
-            .ensure(&self.client, &self.name, self.shard_count, self.patience)
+            .ensure(
+                &self.client,
+                &self.name,
+                self.shard_count,
+                self.patience,
+                &mut self.create_sent,
+            )
             .await?;
         self.buffer = Buffer::new(self.bounds, self.patience.faults, self.facts.open_shards);
         Ok(())
