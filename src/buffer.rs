@@ -66,6 +66,8 @@ pub struct Tally {
     pub throttled: u64,
     /// Records sent again, for whatever reason.
     pub again: u64,
+    /// Records left out because they are too large.
+    pub skipped: u64,
     /// Records acknowledged that may have been stored before, when an answer was lost.
     pub maybe_twice: u64,
 }
@@ -278,7 +280,11 @@ impl Buffer {
 
     /// Takes in what became of a batch: notes what is stored, and takes the rest back.
     pub fn apply(&mut self, outcome: PutOutcome, now: Instant) -> Applied {
-        let PutOutcome { batch, result } = outcome;
+        let PutOutcome {
+            format: _,
+            batch,
+            result,
+        } = outcome;
         self.tally.requests += 1;
         self.tally.sent += count(batch.records.len());
         match result {
@@ -385,15 +391,36 @@ impl Buffer {
             ..Applied::default()
         };
         self.tally.again += count(batch.records.len());
+        self.put_back(batch, fault.may_be_done);
+        applied
+    }
+
+    /// Takes a batch back as if it had not been sent, whatever came of it: it goes again at once.
+    pub fn take_back(&mut self, outcome: PutOutcome) -> Applied {
+        let again = outcome.batch.records.len();
+        self.tally.again += count(again);
+        let may_be_stored = outcome.result.is_err_and(|fault| fault.may_be_done);
+        self.put_back(outcome.batch, may_be_stored);
+        Applied {
+            again,
+            ..Applied::default()
+        }
+    }
+
+    fn put_back(&mut self, batch: Batch, may_be_stored: bool) {
         let current_map = batch.map_version == self.map_version;
         for mut held in batch.records.into_iter().rev() {
             if !current_map {
                 held.lane = self.lane_of(&held);
             }
-            held.may_be_stored |= fault.may_be_done;
+            held.may_be_stored |= may_be_stored;
             self.lanes[held.lane].push_front(held);
         }
-        applied
+    }
+
+    /// Takes note of a record that was left out because it is too large.
+    pub fn skipped(&mut self) {
+        self.tally.skipped += 1;
     }
 
     /// The request is not acceptable: finds out which record is to blame, by halving.

@@ -67,12 +67,34 @@ pub struct Released<S> {
     pub state: S,
     /// How many records it covers since the state before it in its scope.
     pub records: u64,
+    /// How many records were left out, in the same range.
+    pub rejected: u64,
 }
 
 #[derive(Debug)]
 struct Pending<S> {
     epoch: u64,
     released: Released<S>,
+}
+
+/// What no state has counted yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Uncovered {
+    records: u64,
+    rejected: u64,
+}
+
+impl Uncovered {
+    fn pending<S>(self, epoch: u64, state: S) -> Pending<S> {
+        Pending {
+            epoch,
+            released: Released {
+                state,
+                records: self.records,
+                rejected: self.rejected,
+            },
+        }
+    }
 }
 
 /// Outstanding records per epoch, oldest first. Epochs in which nothing was admitted are left out.
@@ -118,7 +140,7 @@ impl Outstanding {
 struct Lane<S> {
     outstanding: Outstanding,
     /// Records since the last state that covers this descriptor.
-    uncovered: u64,
+    uncovered: Uncovered,
     pending: VecDeque<Pending<S>>,
 }
 
@@ -126,7 +148,7 @@ impl<S> Default for Lane<S> {
     fn default() -> Self {
         Self {
             outstanding: Outstanding::default(),
-            uncovered: 0,
+            uncovered: Uncovered::default(),
             pending: VecDeque::new(),
         }
     }
@@ -140,7 +162,7 @@ pub struct Checkpoints<S> {
     lanes: Vec<Lane<S>>,
     all: Outstanding,
     /// Records since the last state that covers everything, less those covered since.
-    uncovered: u64,
+    uncovered: Uncovered,
     everything: VecDeque<Pending<S>>,
     /// Lanes with a pending state that may have become releasable.
     touched: BTreeSet<usize>,
@@ -154,7 +176,7 @@ impl<S> Checkpoints<S> {
             epoch: 0,
             lanes: (0..=descriptors).map(|_| Lane::default()).collect(),
             all: Outstanding::default(),
-            uncovered: 0,
+            uncovered: Uncovered::default(),
             everything: VecDeque::new(),
             touched: BTreeSet::new(),
             pending_in_lanes: 0,
@@ -170,13 +192,23 @@ impl<S> Checkpoints<S> {
     pub fn admit_record(&mut self, descriptor: DescriptorIndex) -> Token {
         let lane = &mut self.lanes[descriptor];
         lane.outstanding.admit(self.epoch);
-        lane.uncovered += 1;
+        lane.uncovered.records += 1;
         self.all.admit(self.epoch);
-        self.uncovered += 1;
+        self.uncovered.records += 1;
         Token {
             descriptor,
             epoch: self.epoch,
         }
+    }
+
+    /// Takes note of a record that is left out. Nothing waits for it, and the next state counts it.
+    ///
+    /// # Panics
+    ///
+    /// As [`Checkpoints::admit_record`].
+    pub fn admit_rejected(&mut self, descriptor: DescriptorIndex) {
+        self.lanes[descriptor].uncovered.rejected += 1;
+        self.uncovered.rejected += 1;
     }
 
     /// Takes note of a state, which covers the records of its scope that were admitted before it.
@@ -191,23 +223,21 @@ impl<S> Checkpoints<S> {
             Scope::Descriptor(descriptor) => descriptor,
             Scope::UnknownDescriptor => self.lanes.len() - 1,
             Scope::Everything => {
-                let records = std::mem::take(&mut self.uncovered);
-                if records > 0 {
-                    self.lanes.iter_mut().for_each(|lane| lane.uncovered = 0);
+                let uncovered = std::mem::take(&mut self.uncovered);
+                if uncovered != Uncovered::default() {
+                    for lane in &mut self.lanes {
+                        lane.uncovered = Uncovered::default();
+                    }
                 }
-                self.everything.push_back(Pending {
-                    epoch,
-                    released: Released { state, records },
-                });
+                self.everything.push_back(uncovered.pending(epoch, state));
                 return;
             }
         };
-        let records = std::mem::take(&mut self.lanes[lane].uncovered);
-        self.uncovered -= records;
-        self.lanes[lane].pending.push_back(Pending {
-            epoch,
-            released: Released { state, records },
-        });
+        let uncovered = std::mem::take(&mut self.lanes[lane].uncovered);
+        self.uncovered.records -= uncovered.records;
+        self.uncovered.rejected -= uncovered.rejected;
+        let pending = uncovered.pending(epoch, state);
+        self.lanes[lane].pending.push_back(pending);
         self.pending_in_lanes += 1;
         self.touched.insert(lane);
     }
@@ -334,6 +364,22 @@ mod tests {
         tokens.into_iter().for_each(|t| checkpoints.acknowledge(t));
         let counts: Vec<_> = checkpoints.release().iter().map(|r| r.records).collect();
         assert_eq!(counts, [2, 1, 0]);
+    }
+
+    #[test]
+    fn rejected_records_are_counted_apart_and_wait_for_nothing() {
+        let mut checkpoints = Checkpoints::new(2);
+        checkpoints.admit_rejected(0);
+        checkpoints.admit_rejected(1);
+        checkpoints.admit_state(Scope::Descriptor(0), "one");
+        checkpoints.admit_state(Scope::Everything, "the other");
+        checkpoints.admit_state(Scope::Everything, "none");
+        let counts: Vec<_> = checkpoints
+            .release()
+            .iter()
+            .map(|r| (r.records, r.rejected))
+            .collect();
+        assert_eq!(counts, [(0, 1), (0, 1), (0, 0)]);
     }
 
     /// The rules again, written as they are said: slow, and plainly right.

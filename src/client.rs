@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
 
-use aws_config::{BehaviorVersion, ConfigLoader, Region};
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
@@ -13,9 +14,13 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
 
-use crate::config::{ConnectionSettings, CredentialsSource};
+use crate::config::{BaseCredentials, ConnectionSettings, Role};
 use crate::error::Error;
+use crate::fault::{Fault, FaultKind};
 use crate::limits::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, CONNECTION_IDLE_MAX};
+
+/// What a role's sessions are called in CloudTrail.
+const ROLE_SESSION_NAME: &str = "airbyte-destination-kinesis";
 
 /// Lends clients out. Equal connection settings share one client, with its connections and its cached
 /// credentials; the last user who gives it back closes it.
@@ -28,6 +33,17 @@ pub struct KinesisClientPool {
 #[derive(Clone, Debug)]
 pub struct ClientLease {
     client: Arc<Client>,
+    credentials_are_renewable: bool,
+}
+
+impl ClientLease {
+    /// Whether it helps to wait for new credentials depends on where these come from.
+    pub fn judge(&self, mut fault: Fault) -> Fault {
+        if fault.kind == FaultKind::Expired && !self.credentials_are_renewable {
+            fault.kind = FaultKind::Credentials;
+        }
+        fault
+    }
 }
 
 impl Deref for ClientLease {
@@ -52,13 +68,19 @@ impl KinesisClientPool {
     /// shows with the first call.
     pub async fn lend(&mut self, settings: &ConnectionSettings) -> Result<ClientLease, Error> {
         self.clients.retain(|_, client| client.strong_count() > 0);
-        if let Some(client) = self.clients.get(settings).and_then(Weak::upgrade) {
-            return Ok(ClientLease { client });
-        }
-        let client = Arc::new(connect(settings).await?);
-        self.clients
-            .insert(settings.clone(), Arc::downgrade(&client));
-        Ok(ClientLease { client })
+        let client = match self.clients.get(settings).and_then(Weak::upgrade) {
+            Some(client) => client,
+            None => {
+                let client = Arc::new(connect(settings).await?);
+                self.clients
+                    .insert(settings.clone(), Arc::downgrade(&client));
+                client
+            }
+        };
+        Ok(ClientLease {
+            client,
+            credentials_are_renewable: settings.credentials().is_renewable(),
+        })
     }
 
     /// How many clients are on loan.
@@ -78,15 +100,18 @@ async fn connect(settings: &ConnectionSettings) -> Result<Client, Error> {
     if let Some(region) = settings.region() {
         loader = loader.region(Region::new(region.to_owned()));
     }
-    if let CredentialsSource::Static {
+    if let BaseCredentials::Static {
         access_key_id,
         secret_access_key,
-    } = settings.credentials()
+        session_token,
+    } = settings.credentials().base()
     {
         loader = loader.credentials_provider(Credentials::new(
             access_key_id.expose(),
             secret_access_key.expose(),
-            None,
+            session_token
+                .as_ref()
+                .map(|token| token.expose().to_owned()),
             None,
             "configuration",
         ));
@@ -109,10 +134,27 @@ async fn connect(settings: &ConnectionSettings) -> Result<Client, Error> {
         )
         // The attempt timeout covers it, without false alarms on slow links.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    if let Some(role) = settings.credentials().role() {
+        config = config.credentials_provider(assume(role, &shared).await);
+    }
     if let Some(endpoint) = settings.endpoint() {
         config = config.endpoint_url(endpoint);
     }
     Ok(Client::from_conf(config.build()))
+}
+
+/// Works as the role. The SDK assumes it anew before a session ends, for as long as a sync takes.
+async fn assume(role: &Role, shared: &SdkConfig) -> AssumeRoleProvider {
+    let mut provider = AssumeRoleProvider::builder(&role.arn)
+        .session_name(ROLE_SESSION_NAME)
+        .configure(shared);
+    if let Some(external_id) = &role.external_id {
+        provider = provider.external_id(external_id);
+    }
+    match shared.credentials_provider() {
+        Some(base) => provider.build_from_provider(base).await,
+        None => provider.build().await,
+    }
 }
 
 /// One connection pool, with the environment's proxy settings (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`).

@@ -19,7 +19,8 @@ use tokio::time::sleep_until;
 use crate::batch::Held;
 use crate::buffer::Seal;
 use crate::catalog::{Catalog, StreamIndex};
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{Checkpoints, DescriptorIndex};
+use crate::config::{KinesisConfig, OversizedRecords, RequestFormat};
 use crate::error::Error;
 use crate::fault::{Fault, FaultKind};
 use crate::input::{Block, End, Item};
@@ -29,7 +30,7 @@ use crate::limits::{
 };
 use crate::output::Output;
 use crate::protocol::StateLine;
-use crate::put::{PutOutcome, put};
+use crate::put::{PutOutcome, WireFormat, put};
 use crate::report;
 use crate::shard_map::ShardMap;
 use crate::signals::Shutdown;
@@ -53,7 +54,63 @@ pub struct MessageConsumer {
     /// The stream that is asked first for a batch, the next time.
     next_stream: StreamIndex,
     noise_lines: u64,
+    oversized_records: OversizedRecords,
+    encoding: Encoding,
     started: Instant,
+}
+
+/// How requests are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Json,
+    /// The server has taken it, or may yet turn out not to.
+    Cbor {
+        proven: bool,
+    },
+}
+
+impl Encoding {
+    /// What the settings ask for, with or without an endpoint that is not AWS's own.
+    fn new(format: RequestFormat, own_endpoint: bool) -> Self {
+        match format {
+            RequestFormat::Cbor => Self::Cbor { proven: false },
+            RequestFormat::Auto if !own_endpoint => Self::Cbor { proven: false },
+            RequestFormat::Auto | RequestFormat::Json => Self::Json,
+        }
+    }
+
+    fn format(self) -> WireFormat {
+        match self {
+            Self::Json => WireFormat::Json,
+            Self::Cbor { .. } => WireFormat::Cbor,
+        }
+    }
+
+    /// Learns from an outcome. Returns whether the request is to be sent again, as JSON, because the
+    /// server seems not to take CBOR.
+    fn learn(&mut self, outcome: &PutOutcome) -> bool {
+        if outcome.format == WireFormat::Json {
+            return false;
+        }
+        match &outcome.result {
+            Ok(_) => {
+                *self = Self::Cbor { proven: true };
+                false
+            }
+            Err(fault) => {
+                let may_be_the_format = fault.may_be_the_format();
+                if may_be_the_format && *self == (Self::Cbor { proven: false }) {
+                    tracing::warn!(
+                        code = %fault.code,
+                        "The server does not take PutRecords as CBOR: from now on it gets JSON. Set \"requestFormat\" to \
+                         json to begin with that."
+                    );
+                    *self = Self::Json;
+                }
+                may_be_the_format && *self == Self::Json
+            }
+        }
+    }
 }
 
 /// A stream, and what the loop has to know of it.
@@ -96,7 +153,12 @@ struct Ending {
 impl MessageConsumer {
     /// A consumer that delivers to `streams`, which are the catalog's Kinesis streams in its order, and
     /// sends states to `output`.
-    pub fn new(catalog: Arc<Catalog>, streams: Vec<KinesisStream>, output: Output) -> Self {
+    pub fn new(
+        catalog: Arc<Catalog>,
+        streams: Vec<KinesisStream>,
+        config: &KinesisConfig,
+        output: Output,
+    ) -> Self {
         Self {
             checkpoints: Checkpoints::new(catalog.streams().len()),
             catalog,
@@ -116,6 +178,11 @@ impl MessageConsumer {
             held_bytes: 0,
             next_stream: 0,
             noise_lines: 0,
+            oversized_records: config.oversized_records(),
+            encoding: Encoding::new(
+                config.request_format(),
+                config.connection().endpoint().is_some(),
+            ),
             started: Instant::now(),
         }
     }
@@ -180,12 +247,10 @@ impl MessageConsumer {
                     self.checkpoints.admit_state(scope, line);
                 }
                 Item::Oversized { descriptor, bytes } => {
-                    let stream = &self.streams[self.catalog.streams()[descriptor].stream].stream;
-                    return Some(Ending::input(too_large(
-                        stream.name(),
-                        bytes,
-                        stream.facts().record_bytes_max,
-                    )));
+                    let error = self.oversized(descriptor, bytes);
+                    if error.is_some() {
+                        return error.map(Ending::input);
+                    }
                 }
             }
         }
@@ -199,12 +264,35 @@ impl MessageConsumer {
         }
     }
 
+    /// Leaves out a record that its stream does not take, or returns the error that ends the sync.
+    fn oversized(&mut self, descriptor: DescriptorIndex, bytes: usize) -> Option<Error> {
+        let configured = &self.catalog.streams()[descriptor];
+        let stream = &mut self.streams[configured.stream].stream;
+        let bytes_max = stream.facts().record_bytes_max;
+        match self.oversized_records {
+            OversizedRecords::Fail => Some(too_large(stream.name(), bytes, bytes_max)),
+            OversizedRecords::Skip => {
+                tracing::warn!(
+                    stream = stream.name(),
+                    bytes,
+                    bytes_max,
+                    "Skipped a record that is larger than the stream takes."
+                );
+                stream.buffer().skipped();
+                self.checkpoints.admit_rejected(descriptor);
+                None
+            }
+        }
+    }
+
     /// Lets out the states that are earned by now, in one write.
     fn release(&mut self) {
         let mut lines = Vec::new();
         for released in self.checkpoints.release() {
             self.held_bytes -= held_bytes_of(&released.state);
-            released.state.write(released.records, &mut lines);
+            released
+                .state
+                .write(released.records, released.rejected, &mut lines);
         }
         self.output.lines(&lines);
     }
@@ -243,8 +331,10 @@ impl MessageConsumer {
                     self.in_flight_bytes += batch.bytes;
                     let client = outlet.stream.client().clone();
                     let name = outlet.stream.name().to_owned();
-                    self.tasks
-                        .spawn(async move { Done::Put(index, put(&client, &name, batch).await) });
+                    let format = self.encoding.format();
+                    self.tasks.spawn(async move {
+                        Done::Put(index, put(&client, &name, batch, format).await)
+                    });
                 }
             }
         }
@@ -299,7 +389,11 @@ impl MessageConsumer {
                 );
             }
         }
-        let (applied, error) = outlet.stream.apply(outcome);
+        let (applied, error) = if self.encoding.learn(&outcome) {
+            (outlet.stream.buffer().take_back(outcome), None)
+        } else {
+            outlet.stream.apply(outcome)
+        };
         self.held_bytes -= applied.freed_bytes;
         for token in applied.stored {
             self.checkpoints.acknowledge(token);

@@ -4,10 +4,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::types::StreamStatus;
+use aws_sdk_kinesis::types::{StreamModeDetails, StreamStatus};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::config::{NewStreams, StreamMode};
 use crate::error::Error;
 use crate::fault::{Fault, FaultKind};
 use crate::limits::{
@@ -23,8 +24,21 @@ pub struct StreamFacts {
     pub open_shards: usize,
     /// Bytes of data and partition key that one record may have.
     pub record_bytes_max: usize,
+    /// How its capacity is made; unknown where the server does not say.
+    pub mode: Option<aws_sdk_kinesis::types::StreamMode>,
     /// Whether this run has created it.
     pub created: bool,
+}
+
+impl Default for StreamFacts {
+    fn default() -> Self {
+        Self {
+            open_shards: 1,
+            record_bytes_max: RECORD_BYTES_MAX_DEFAULT,
+            mode: None,
+            created: false,
+        }
+    }
 }
 
 /// How long to try.
@@ -88,7 +102,7 @@ struct Look {
 }
 
 impl ControlPlane {
-    /// Sees to it that the stream exists and is writable, and creates it with `shard_count` shards
+    /// Sees to it that the stream exists and is writable, and creates it as `new_streams` says
     /// where it does not exist. One that exists is used as it is. `create_sent` becomes true before a
     /// CreateStream call leaves.
     ///
@@ -99,7 +113,7 @@ impl ControlPlane {
         &self,
         client: &Client,
         stream_name: &str,
-        shard_count: u32,
+        new_streams: &NewStreams,
         patience: Patience,
         create_sent: &mut bool,
     ) -> Result<StreamFacts, Error> {
@@ -107,7 +121,7 @@ impl ControlPlane {
             control: self,
             client,
             stream_name,
-            shard_count,
+            new_streams,
             patience,
             faults: Faults::default(),
             creating: None,
@@ -161,6 +175,9 @@ impl ControlPlane {
             facts: StreamFacts {
                 open_shards: usize::try_from(summary.open_shard_count).unwrap_or_default(),
                 record_bytes_max,
+                mode: summary
+                    .stream_mode_details
+                    .map(|details| details.stream_mode),
                 created: false,
             },
         })
@@ -191,8 +208,10 @@ impl ControlPlane {
             status: description.stream_status,
             facts: StreamFacts {
                 open_shards,
-                record_bytes_max: RECORD_BYTES_MAX_DEFAULT,
-                created: false,
+                mode: description
+                    .stream_mode_details
+                    .map(|details| details.stream_mode),
+                ..StreamFacts::default()
             },
         })
     }
@@ -287,7 +306,7 @@ struct Attempt<'a> {
     control: &'a ControlPlane,
     client: &'a Client,
     stream_name: &'a str,
-    shard_count: u32,
+    new_streams: &'a NewStreams,
     patience: Patience,
     faults: Faults,
     /// One of the places for streams in `CREATING`, while this one takes it.
@@ -374,17 +393,19 @@ impl Attempt<'_> {
             // Somebody else was faster.
             FaultKind::InUse => Ok(()),
             FaultKind::Denied => Err(Error::config(format!(
-                "The stream \"{}\" does not exist, and the credentials may not create it ({}). Allow kinesis:CreateStream \
+                "The stream \"{}\" does not exist, and the credentials may not create it ({}). Allow kinesis:CreateStream{} \
                  for it in the IAM policy, or create the stream yourself.",
-                self.stream_name, fault.code
+                self.stream_name,
+                fault.code,
+                if self.new_streams.tags.is_empty() { "" } else { " and kinesis:AddTagsToStream" }
             ))
             .with_internal(fault.detail)),
             // The quota of shards or streams: waiting does not help.
             FaultKind::Throttled if fault.detail.contains("shard limit") || fault.detail.contains("stream limit") => {
                 Err(Error::config(format!(
-                    "Could not {what} with {} shards: the account's quota of shards or streams is used up ({}). Lower \
+                    "Could not {what}: the account's quota of shards or streams is used up ({}). Lower \
                      \"shardCount\", delete streams that nobody needs, or ask AWS for a higher quota.",
-                    self.shard_count, fault.code
+                    fault.code
                 ))
                 .with_internal(fault.detail))
             }
@@ -406,17 +427,25 @@ impl Attempt<'_> {
     async fn call_create(&mut self) -> Result<(), Fault> {
         self.control.create.turn().await;
         *self.create_sent = true;
-        self.client
-            .create_stream()
-            .stream_name(self.stream_name)
-            .shard_count(i32::try_from(self.shard_count).unwrap_or(i32::MAX))
+        let request = self.client.create_stream().stream_name(self.stream_name);
+        let request = match self.new_streams.mode {
+            // As the Java connector asked: servers know this form that do not know modes.
+            StreamMode::Provisioned(shards) => {
+                request.shard_count(i32::try_from(shards).unwrap_or(i32::MAX))
+            }
+            StreamMode::OnDemand => request.stream_mode_details(on_demand()),
+        };
+        let tags = &self.new_streams.tags;
+        let kib = self.new_streams.max_record_size_kib;
+        request
+            .set_tags((!tags.is_empty()).then(|| tags.iter().cloned().collect()))
+            .set_max_record_size_in_kib(kib.and_then(|kib| i32::try_from(kib).ok()))
             .send()
             .await
             .map_err(|error| Fault::of(&error))?;
         self.created = true;
         tracing::info!(
             stream = self.stream_name,
-            shards = self.shard_count,
             "Created the stream; waiting until it is writable."
         );
         Ok(())
@@ -425,15 +454,20 @@ impl Attempt<'_> {
     /// Without the right to look, whether the stream exists shows in what CreateStream says.
     async fn create_unseen(&mut self, denied: Fault) -> Result<StreamFacts, Error> {
         match self.call_create().await {
-            Err(fault) if fault.kind == FaultKind::InUse => Ok(StreamFacts {
-                open_shards: 1,
-                record_bytes_max: RECORD_BYTES_MAX_DEFAULT,
-                created: false,
-            }),
+            Err(fault) if fault.kind == FaultKind::InUse => Ok(StreamFacts::default()),
             _ => Err(denied.into_error(
                 &format!("look up the stream \"{}\"", self.stream_name),
                 "kinesis:DescribeStreamSummary",
             )),
         }
     }
+}
+
+/// The mode in which AWS adds and removes shards.
+fn on_demand() -> StreamModeDetails {
+    StreamModeDetails::builder()
+        .stream_mode(aws_sdk_kinesis::types::StreamMode::OnDemand)
+        .build()
+        // Fails only where the mode is missing.
+        .unwrap_or_else(|_| unreachable!("the mode is given"))
 }

@@ -11,6 +11,9 @@ use aws_sdk_kinesis::operation::RequestId;
 use crate::error::Error;
 use crate::limits::SERVER_MESSAGE_CHARS_MAX;
 
+/// What the code of an answer begins with that cannot be read.
+const UNREADABLE: &str = "unreadable answer";
+
 /// The kinds of faults, by what helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
@@ -82,7 +85,7 @@ impl Fault {
                     } else {
                         kind_of_status(status)
                     },
-                    code: format!("unreadable answer, HTTP {status}"),
+                    code: format!("{UNREADABLE}, HTTP {status}"),
                     detail: format!(
                         "unreadable answer (HTTP {status}); request id {}",
                         error.request_id().unwrap_or("unknown")
@@ -200,6 +203,12 @@ impl Fault {
             | FaultKind::Kms
             | FaultKind::Unexpected => false,
         }
+    }
+
+    /// Whether it may mean that the server does not know the encoding of the request.
+    pub fn may_be_the_format(&self) -> bool {
+        matches!(self.kind, FaultKind::Rejected | FaultKind::Unexpected)
+            || self.code.starts_with(UNREADABLE)
     }
 
     /// The error of giving up: what could not be done (`"write to the stream \"a\""`), and with which

@@ -155,6 +155,7 @@ impl<R: Read> Reader<R> {
         if self.filled == self.buffer.len() {
             // A long line: make room, twice as much each time, so that it is not copied too often.
             let room = (self.buffer.len() * 2).min(LINE_BYTES_MAX + READ_BYTES);
+            self.buffer.reserve_exact(room - self.buffer.len());
             self.buffer.resize(room, 0);
         }
         loop {

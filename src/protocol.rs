@@ -90,13 +90,18 @@ impl StateLine {
         self.line.len()
     }
 
-    /// Appends the line, with `records` as its count and a line end, to `out`.
-    pub fn write(&self, records: u64, out: &mut Vec<u8>) {
+    /// Appends the line to `out`, with `records` as its count, and a line end. `rejected` records were
+    /// left out; where there are none, they are not mentioned.
+    pub fn write(&self, records: u64, rejected: u64, out: &mut Vec<u8>) {
         let Range { start, end } = self.slot.replace;
         out.extend_from_slice(&self.line[..start]);
         out.extend_from_slice(self.slot.before.as_bytes());
-        // The protocol wants a number with a decimal point.
-        out.extend_from_slice(format!("{{\"recordCount\":{records}.0}}").as_bytes());
+        // The protocol wants numbers with a decimal point.
+        out.extend_from_slice(format!("{{\"recordCount\":{records}.0").as_bytes());
+        if rejected > 0 {
+            out.extend_from_slice(format!(",\"rejectedRecordCount\":{rejected}.0").as_bytes());
+        }
+        out.push(b'}');
         out.extend_from_slice(&self.line[end..]);
         out.push(b'\n');
     }
@@ -306,12 +311,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn with_stats(line: &str, records: u64) -> String {
+        with_counts(line, records, 0)
+    }
+
+    fn with_counts(line: &str, records: u64, rejected: u64) -> String {
         let Ok(Message::State(state)) = parse(line.as_bytes()) else {
             panic!("not a state: {line}");
         };
         let mut out = Vec::new();
         StateLine::new(Bytes::copy_from_slice(line.as_bytes()), state.slot)
-            .write(records, &mut out);
+            .write(records, rejected, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -366,6 +375,14 @@ mod tests {
         for (input, expected) in cases {
             assert_eq!(with_stats(input, 3), format!("{expected}\n"));
         }
+    }
+
+    #[test]
+    fn records_that_were_left_out_are_counted_where_there_are_any() {
+        assert_eq!(
+            with_counts(r#"{"type":"STATE","state":{}}"#, 3, 2),
+            "{\"type\":\"STATE\",\"state\":{\"destinationStats\":{\"recordCount\":3.0,\"rejectedRecordCount\":2.0}}}\n"
+        );
     }
 
     #[test]

@@ -5,18 +5,30 @@
 
 use std::time::Duration;
 
-use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry};
 
 use crate::batch::{Batch, Held};
+use crate::cbor::KinesisCbor;
+use crate::client::ClientLease;
 use crate::fault::{Fault, FaultKind};
 use crate::limits::{ATTEMPT_BYTES_PER_SECOND_MIN, ATTEMPT_TIMEOUT};
+
+/// How a request is encoded. What is stored is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireFormat {
+    /// What every server takes.
+    Json,
+    /// Smaller; see [`crate::cbor`].
+    Cbor,
+}
 
 /// A batch, and what Kinesis said to it.
 #[derive(Debug)]
 pub struct PutOutcome {
+    /// How it was encoded.
+    pub format: WireFormat,
     /// The batch that was sent.
     pub batch: Batch,
     /// One answer a record, in the batch's order; or the fault of the whole request.
@@ -40,14 +52,28 @@ pub enum Answer {
 /// # Cancel safety
 ///
 /// Dropping the future leaves it open whether the records are stored.
-pub async fn put(client: &Client, stream_name: &str, batch: Batch) -> PutOutcome {
+pub async fn put(
+    client: &ClientLease,
+    stream_name: &str,
+    batch: Batch,
+    format: WireFormat,
+) -> PutOutcome {
     let entries = batch
         .records
         .iter()
         .map(entry)
         .collect::<Result<Vec<_>, _>>();
     let result = match entries {
-        Ok(entries) => send(client, stream_name, entries, attempt_timeout(batch.bytes)).await,
+        Ok(entries) => {
+            send(
+                client,
+                stream_name,
+                entries,
+                attempt_timeout(batch.bytes),
+                format,
+            )
+            .await
+        }
         Err(error) => Err(Fault::local(
             FaultKind::Unexpected,
             "entry not built",
@@ -56,7 +82,11 @@ pub async fn put(client: &Client, stream_name: &str, batch: Batch) -> PutOutcome
         )),
     };
     let result = result.and_then(|entries| read(entries, batch.records.len()));
-    PutOutcome { batch, result }
+    PutOutcome {
+        format,
+        batch,
+        result,
+    }
 }
 
 /// The data is shared with the held record, not copied.
@@ -68,16 +98,20 @@ fn entry(held: &Held) -> Result<PutRecordsRequestEntry, aws_sdk_kinesis::error::
 }
 
 async fn send(
-    client: &Client,
+    client: &ClientLease,
     stream_name: &str,
     entries: Vec<PutRecordsRequestEntry>,
     timeout: Duration,
+    format: WireFormat,
 ) -> Result<Vec<PutRecordsResultEntry>, Fault> {
-    let config = aws_sdk_kinesis::config::Builder::new().timeout_config(
+    let mut config = aws_sdk_kinesis::config::Builder::new().timeout_config(
         TimeoutConfig::builder()
             .operation_attempt_timeout(timeout)
             .build(),
     );
+    if format == WireFormat::Cbor {
+        config = config.protocol(KinesisCbor::default());
+    }
     let answer = client
         .put_records()
         .stream_name(stream_name)
@@ -86,7 +120,7 @@ async fn send(
         .config_override(config)
         .send()
         .await
-        .map_err(|error| Fault::of(&error))?;
+        .map_err(|error| client.judge(Fault::of(&error)))?;
     Ok(answer.records)
 }
 

@@ -36,9 +36,14 @@ pub fn progress(totals: &Totals, elapsed: Duration, requests_in_flight: usize, h
 
 /// One line on what became of a stream.
 pub fn stream_summary(stream_name: &str, tally: &Tally, elapsed: Duration) {
+    let skipped = if tally.skipped > 0 {
+        format!("; {} records were too large and left out", tally.skipped)
+    } else {
+        String::new()
+    };
     tracing::info!(
         "Stream \"{stream_name}\": {} records and {:.1} MB stored in {} requests, {:.0} records/s; {} records sent again, {} of \
-         them because a shard was at its limit; {} records may be there twice.",
+         them because a shard was at its limit; {} records may be there twice{skipped}.",
         tally.records,
         megabytes(tally.bytes),
         tally.requests,

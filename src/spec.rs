@@ -106,11 +106,33 @@ mod tests {
                         json!({"type": "string", "airbyte_secret": true})
                     }
                     Setting::Text(_) => json!({"type": "string"}),
-                    Setting::Integer(integer) => json!({
-                        "type": "integer",
-                        "default": integer.default,
-                        "minimum": integer.minimum,
-                        "maximum": integer.maximum,
+                    Setting::Integer(integer) => {
+                        let mut meaning = json!({
+                            "type": "integer",
+                            "minimum": integer.minimum,
+                            "maximum": integer.maximum,
+                        });
+                        if let Some(default) = integer.default {
+                            meaning["default"] = json!(default);
+                        }
+                        meaning
+                    }
+                    Setting::Choice(choice) => json!({
+                        "type": "string",
+                        "enum": choice.options,
+                        "default": choice.options[0],
+                    }),
+                    Setting::Pairs(pairs) => json!({
+                        "type": "array",
+                        "maxItems": pairs.count_max,
+                        "items": {
+                            "type": "object",
+                            "required": ["key"],
+                            "properties": {
+                                "key": {"type": "string", "minLength": 1, "maxLength": pairs.key_chars_max},
+                                "value": {"type": "string", "maxLength": pairs.value_chars_max},
+                            },
+                        },
                     }),
                 };
                 (setting.key().to_owned(), meaning)
@@ -121,21 +143,28 @@ mod tests {
         // All that is not for the eye only; a keyword that is new has to be thought of here as well.
         let from_form: Map<String, Value> = properties()
             .into_iter()
-            .map(|(key, property)| {
-                let meaning = property
-                    .as_object()
-                    .unwrap()
-                    .iter()
-                    .filter(|(keyword, _)| {
-                        !["order", "title", "description", "examples", "always_show"]
-                            .contains(&keyword.as_str())
-                    })
-                    .map(|(keyword, value)| (keyword.clone(), value.clone()))
-                    .collect();
-                (key, Value::Object(meaning))
-            })
+            .map(|(key, property)| (key, meaning_of(property)))
             .collect();
         assert_eq!(Value::Object(from_form), Value::Object(from_table));
+    }
+
+    /// A property without what is for the eye only, and so are those inside it.
+    fn meaning_of(property: Value) -> Value {
+        match property {
+            Value::Object(entries) => entries
+                .into_iter()
+                .filter(|(keyword, _)| {
+                    !["order", "title", "description", "examples", "always_show"]
+                        .contains(&keyword.as_str())
+                })
+                .map(|(keyword, value)| (keyword, meaning_of(value)))
+                .collect(),
+            other @ (Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_)) => other,
+        }
     }
 
     #[test]
@@ -229,7 +258,9 @@ mod tests {
                 continue;
             }
             let edge = |keyword: &str| property[keyword].as_i64().unwrap();
-            for value in [edge("minimum"), edge("maximum"), edge("default")] {
+            let default = property.get("default").and_then(Value::as_i64);
+            let good = [Some(edge("minimum")), Some(edge("maximum")), default];
+            for value in good.into_iter().flatten() {
                 assert_eq!(verdicts(&key, &json!(value)), (true, true), "{key} {value}");
             }
             for value in [edge("minimum") - 1, edge("maximum") + 1] {
@@ -240,7 +271,7 @@ mod tests {
                 );
             }
             // A default that is filled in means the same as none.
-            let with_default = json!({ &key: property["default"] }).to_string();
+            let with_default = json!({ &key: property.get("default") }).to_string();
             assert_eq!(
                 KinesisConfig::from_json(with_default.as_bytes()),
                 KinesisConfig::from_json(b"{}")
@@ -251,7 +282,7 @@ mod tests {
     #[test]
     fn a_wrong_type_is_refused_by_the_platform_and_by_the_connector_under_its_name() {
         for (key, _) in properties() {
-            for value in [json!([]), json!({}), json!(true)] {
+            for value in [json!([3]), json!({}), json!(true)] {
                 assert_eq!(verdicts(&key, &value), (false, false), "{key} {value}");
                 let config = json!({ &key: value }).to_string();
                 let error = KinesisConfig::from_json(config.as_bytes()).unwrap_err();
@@ -263,8 +294,9 @@ mod tests {
     #[test]
     fn examples_are_valid() {
         for (key, property) in properties() {
-            for example in property["examples"].as_array().into_iter().flatten() {
-                assert_eq!(verdicts(&key, example), (true, true), "{key} {example}");
+            let of_enum = |keyword: &str| property[keyword].as_array().cloned().unwrap_or_default();
+            for example in [of_enum("examples"), of_enum("enum")].concat() {
+                assert_eq!(verdicts(&key, &example), (true, true), "{key} {example}");
             }
         }
     }

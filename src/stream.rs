@@ -33,11 +33,11 @@ use crate::batch::{BatchBounds, Held};
 use crate::buffer::{Applied, Buffer, GiveUp, Seal};
 use crate::checkpoint::Token;
 use crate::client::ClientLease;
-use crate::config::KinesisConfig;
+use crate::config::{KinesisConfig, NewStreams, StreamMode};
 use crate::create::{ControlPlane, Patience, StreamFacts};
 use crate::error::Error;
-use crate::limits::{RECORD_BYTES_MAX_DEFAULT, REQUEST_BYTES_MAX, STREAM_WRITABLE_MAX};
-use crate::put::{PutOutcome, put};
+use crate::limits::{REQUEST_BYTES_MAX, STREAM_WRITABLE_MAX};
+use crate::put::{PutOutcome, WireFormat, put};
 use crate::read::read_all;
 use crate::record::{EncodedRecord, KinesisRecord};
 
@@ -47,7 +47,7 @@ pub struct KinesisStream {
     name: String,
     client: ClientLease,
     control: Arc<ControlPlane>,
-    shard_count: u32,
+    new_streams: NewStreams,
     patience: Patience,
     bounds: BatchBounds,
     facts: StreamFacts,
@@ -76,17 +76,13 @@ impl KinesisStream {
             name: name.into(),
             client,
             control,
-            shard_count: config.shard_count(),
+            new_streams: config.new_streams().clone(),
             patience: Patience {
                 faults: config.retry_timeout(),
                 writable: STREAM_WRITABLE_MAX,
             },
             bounds,
-            facts: StreamFacts {
-                open_shards: 1,
-                record_bytes_max: RECORD_BYTES_MAX_DEFAULT,
-                created: false,
-            },
+            facts: StreamFacts::default(),
             create_sent: false,
             buffer: Buffer::new(bounds, config.retry_timeout(), 1),
         }
@@ -103,7 +99,7 @@ impl KinesisStream {
     /// Creates it with another number of shards than the configuration says.
     #[must_use]
     pub fn with_shard_count(mut self, shard_count: u32) -> Self {
-        self.shard_count = shard_count;
+        self.new_streams.mode = StreamMode::Provisioned(shard_count);
         self
     }
 
@@ -143,7 +139,7 @@ impl KinesisStream {
             .ensure(
                 &self.client,
                 &self.name,
-                self.shard_count,
+                &self.new_streams,
                 self.patience,
                 &mut self.create_sent,
             )
@@ -186,7 +182,7 @@ impl KinesisStream {
                 Seal::Empty => return Ok(()),
                 Seal::Wait(until) => tokio::time::sleep_until(until.into()).await,
                 Seal::Batch(batch) => {
-                    let outcome = put(&self.client, &self.name, batch).await;
+                    let outcome = put(&self.client, &self.name, batch, WireFormat::Json).await;
                     let applied = self.apply(outcome);
                     if let Some(error) = applied.1 {
                         return Err(error);

@@ -49,7 +49,7 @@ pub async fn run(
         Error::system("The system gives no thread to read standard input.")
             .with_internal(error.to_string())
     })?;
-    MessageConsumer::new(catalog, ready, output)
+    MessageConsumer::new(catalog, ready, &config, output)
         .run(input, shutdown)
         .await
 }

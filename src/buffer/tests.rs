@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::checkpoint::Checkpoints;
 use crate::limits::WINDOW_START;
+use crate::put::WireFormat;
 use crate::record::EncodedRecord;
 
 const BOUNDS: BatchBounds = BatchBounds {
@@ -58,7 +59,11 @@ fn ids(batch: &Batch) -> Vec<String> {
 }
 
 fn outcome(batch: Batch, result: Result<Vec<Answer>, Fault>) -> PutOutcome {
-    PutOutcome { batch, result }
+    PutOutcome {
+        format: WireFormat::Json,
+        batch,
+        result,
+    }
 }
 
 #[test]
@@ -393,7 +398,7 @@ fn assert_good_use(shards: &Shards, took: Duration, per_second: f64, used_min: f
 
 #[test]
 fn shards_at_their_limit_are_used_well_and_not_hammered() {
-    for (count, records) in [(1, 20_000), (5, 200_000)] {
+    for (count, records) in [(1, 40_000), (5, 200_000)] {
         let mut shards = Shards::new(count);
         let took = run(&mut shards, records, 300, true);
         assert_good_use(&shards, took, 1000.0, 0.85);

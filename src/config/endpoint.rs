@@ -65,7 +65,8 @@ fn normalise(text: &str) -> Option<String> {
 fn parse_port(text: &str) -> Option<NonZero<u16>> {
     // A number's parser also takes a sign.
     text.starts_with(|first: char| first.is_ascii_digit())
-        .then(|| text.parse().ok())?
+        .then(|| text.parse().ok())
+        .flatten()
 }
 
 /// A name, an IPv4 address, or an IPv6 address in brackets.

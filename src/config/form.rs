@@ -25,6 +25,10 @@ pub(crate) enum Setting {
     Text(Text),
     /// A whole number.
     Integer(Integer),
+    /// One of a few words.
+    Choice(Choice),
+    /// A list of keys with values.
+    Pairs(Pairs),
 }
 
 impl Setting {
@@ -33,6 +37,8 @@ impl Setting {
         match self {
             Self::Text(setting) => setting.key,
             Self::Integer(setting) => setting.key,
+            Self::Choice(setting) => setting.key,
+            Self::Pairs(setting) => setting.key,
         }
     }
 }
@@ -51,12 +57,34 @@ pub(crate) struct Text {
 pub(crate) struct Integer {
     /// Its name in the configuration.
     pub(crate) key: &'static str,
-    /// Its value where it is not set.
-    pub(crate) default: u32,
+    /// Its value where it is not set; none where that means something of its own.
+    pub(crate) default: Option<u32>,
     /// The smallest value allowed.
     pub(crate) minimum: u32,
     /// The largest value allowed.
     pub(crate) maximum: u32,
+}
+
+/// A setting that is one of a few words, in the spelling that is given here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Choice {
+    /// Its name in the configuration.
+    pub(crate) key: &'static str,
+    /// The words. The first is the default.
+    pub(crate) options: &'static [&'static str],
+}
+
+/// A setting that is a list of objects, each with a `key` and a `value`: a form can show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pairs {
+    /// Its name in the configuration.
+    pub(crate) key: &'static str,
+    /// How many there may be.
+    pub(crate) count_max: usize,
+    /// Characters of a key, at most.
+    pub(crate) key_chars_max: usize,
+    /// Characters of a value, at most.
+    pub(crate) value_chars_max: usize,
 }
 
 impl Text {
@@ -175,7 +203,7 @@ impl Form {
     }
 
     /// Reads a whole number; its default when it is not set.
-    pub(super) fn integer(&mut self, setting: Integer) -> Result<u32, Reported> {
+    pub(super) fn integer(&mut self, setting: Integer) -> Result<Option<u32>, Reported> {
         let Integer {
             key,
             default,
@@ -192,7 +220,7 @@ impl Form {
             && let Some(number) = whole(number)
             && (minimum..=maximum).contains(&number)
         {
-            return Ok(number);
+            return Ok(Some(number));
         }
         let is_number_in_quotes = value
             .as_str()
@@ -202,11 +230,89 @@ impl Form {
         } else {
             ""
         };
+        let or_default = default.map_or_else(String::new, |default| {
+            format!(" for the default, {default}")
+        });
         Err(self.report(format!(
-            "{key} must be a whole number from {minimum} to {maximum}{quotes}, but is {}: change it, or leave it out for \
-             the default, {default}",
+            "{key} must be a whole number from {minimum} to {maximum}{quotes}, but is {}: change it, or leave it \
+             out{or_default}",
             self.describe(&value)
         )))
+    }
+
+    /// Reads one of a few words, in any case, and gives its place among them; the first when it is not set.
+    pub(super) fn choice(&mut self, setting: Choice) -> Result<usize, Reported> {
+        let value = match self.entry(Setting::Choice(setting)) {
+            None => return Ok(0),
+            Some(Value::String(text)) if text.trim().is_empty() => return Ok(0),
+            Some(value) => value,
+        };
+        let chosen = value.as_str().and_then(|text| {
+            setting
+                .options
+                .iter()
+                .position(|option| option.eq_ignore_ascii_case(text.trim()))
+        });
+        chosen.ok_or_else(|| {
+            self.report(format!(
+                "{} must be one of {}, but is {}: change it, or leave it out for the default, {}",
+                setting.key,
+                setting.options.join(", "),
+                self.describe(&value),
+                setting.options[0]
+            ))
+        })
+    }
+
+    /// Reads a list of keys with values; an empty one when it is not set.
+    pub(super) fn pairs(&mut self, setting: Pairs) -> Result<Vec<(String, String)>, Reported> {
+        let Pairs {
+            key,
+            count_max,
+            key_chars_max,
+            value_chars_max,
+        } = setting;
+        let items = match self.entry(Setting::Pairs(setting)) {
+            None => return Ok(Vec::new()),
+            Some(Value::String(text)) if text.trim().is_empty() => return Ok(Vec::new()),
+            Some(Value::Array(items)) => items,
+            Some(other) => {
+                return Err(self.report(format!(
+                    "{key} must be a list of objects, each with a key and a value, but is {}: write [{{\"key\": \"team\", \
+                     \"value\": \"data\"}}]",
+                    self.describe(&other)
+                )));
+            }
+        };
+        if items.len() > count_max {
+            return Err(self.report(format!(
+                "{key} has {} entries: leave {count_max} at most",
+                items.len()
+            )));
+        }
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for (number, item) in (1..).zip(&items) {
+            let text = |field: &str| item.get(field).and_then(Value::as_str);
+            let (Some(name), value) = (text("key"), text("value").unwrap_or_default()) else {
+                return Err(self.report(format!(
+                    "entry {number} of {key} has no text in its key: fill it in"
+                )));
+            };
+            let fits = |text: &str, max: usize| text.chars().count() <= max;
+            if name.is_empty() || !fits(name, key_chars_max) || !fits(value, value_chars_max) {
+                return Err(self.report(format!(
+                    "entry {number} of {key} is empty or too long: a key has 1 to {key_chars_max} characters, and a value \
+                     {value_chars_max} at most"
+                )));
+            }
+            if pairs.iter().any(|(other, _)| other == name) {
+                return Err(self.report(format!(
+                    "entry {number} of {key} repeats a key: leave one of them"
+                )));
+            }
+            pairs.push((name.to_owned(), value.to_owned()));
+        }
+        Ok(pairs)
     }
 
     /// Notes a problem: a sentence without its full stop.
@@ -304,7 +410,7 @@ impl Form {
             Setting::Text(Text { key, secret: true }) => {
                 self.entries.get(*key)?.as_str().map(str::trim)
             }
-            Setting::Text(_) | Setting::Integer(_) => None,
+            Setting::Text(_) | Setting::Integer(_) | Setting::Choice(_) | Setting::Pairs(_) => None,
         })
     }
 }

@@ -19,16 +19,25 @@ fn refused(config: &Value) -> String {
     error.message().to_owned()
 }
 
+fn shard_count(config: &KinesisConfig) -> u32 {
+    match config.new_streams().mode {
+        StreamMode::Provisioned(shards) => shards,
+        StreamMode::OnDemand => panic!("no shard count"),
+    }
+}
+
 #[test]
 fn an_empty_configuration_has_all_defaults() {
     let config = valid(&json!({}));
     assert_eq!(config.connection().endpoint(), None);
     assert_eq!(config.connection().region(), None);
-    assert_eq!(
-        *config.connection().credentials(),
-        CredentialsSource::DefaultChain
-    );
-    assert_eq!(config.shard_count(), 5);
+    let credentials = config.connection().credentials();
+    assert_eq!(*credentials.base(), BaseCredentials::DefaultChain);
+    assert_eq!(credentials.role(), None);
+    assert_eq!(config.new_streams().mode, StreamMode::Provisioned(5));
+    assert_eq!(config.new_streams().max_record_size_kib, None);
+    assert_eq!(config.oversized_records(), OversizedRecords::Fail);
+    assert_eq!(config.request_format(), RequestFormat::Auto);
     assert_eq!(config.buffer_size(), 100);
     assert_eq!(config.retry_timeout(), Duration::from_secs(600));
 }
@@ -46,16 +55,17 @@ fn a_configuration_saved_for_the_java_connector_works_unchanged() {
     let connection = config.connection();
     assert_eq!(connection.endpoint(), Some("http://localhost:4566"));
     assert_eq!(connection.region(), Some("us-west-1"));
-    let CredentialsSource::Static {
+    let BaseCredentials::Static {
         access_key_id,
         secret_access_key,
-    } = connection.credentials()
+        session_token: None,
+    } = connection.credentials().base()
     else {
         panic!("{connection:?}");
     };
     assert_eq!(access_key_id.expose(), "random_access_key");
     assert_eq!(secret_access_key.expose(), "random_secret_key");
-    assert_eq!(config.shard_count(), 10);
+    assert_eq!(config.new_streams().mode, StreamMode::Provisioned(10));
     assert_eq!(config.buffer_size(), 500);
 }
 
@@ -130,7 +140,7 @@ fn a_region_may_come_from_a_web_page() {
 fn whole_numbers_may_be_written_with_a_point() {
     let count = |text: &str| {
         KinesisConfig::from_json(format!(r#"{{"shardCount":{text}}}"#).as_bytes())
-            .map(|config| config.shard_count())
+            .map(|config| shard_count(&config))
     };
     assert_eq!(count("7"), Ok(7));
     assert_eq!(count("7.0"), Ok(7));
@@ -200,12 +210,13 @@ fn one_key_without_the_other_is_told() {
 fn all_problems_are_told_at_once() {
     let message = refused(&json!({
         "endpoint": "ftp://host", "region": 5, "shardCount": 0, "accessKey": true, "privateKey": [],
-        "bufferSize": 1000, "retryTimeoutSeconds": 6601
+        "bufferSize": 1000, "retryTimeoutSeconds": 6601, "sessionToken": {}, "roleArn": 1, "externalId": 2,
+        "streamMode": "x", "maxRecordSizeKiB": 1, "oversizedRecords": 3, "tags": 4, "requestFormat": "xml"
     }));
     for setting in SETTINGS {
         assert!(message.contains(setting.key()), "{message}");
     }
-    assert!(message.contains("7 problems"), "{message}");
+    assert!(message.contains("15 problems"), "{message}");
 }
 
 #[test]
@@ -285,6 +296,46 @@ fn a_key_that_cannot_be_sent_is_told() {
     assert!(message.contains("accessKey (not shown here)"), "{message}");
 }
 
+#[test]
+fn an_endpoint_that_may_carry_a_password_is_not_shown_at_all() {
+    for endpoint in [
+        "http://me:pw1@host",
+        "me:pw1@host",
+        "http://host?token=pw1",
+        "host#pw1",
+    ] {
+        let message = refused(&json!({ "endpoint": endpoint }));
+        assert!(
+            message.contains("endpoint (not shown here) has"),
+            "{message}"
+        );
+        assert!(!message.contains("pw1"), "{message}");
+    }
+}
+
+#[test]
+fn a_very_long_value_is_not_shown_in_full() {
+    let message = refused(&json!({ "region": "a!".repeat(500) }));
+    assert!(message.contains("region (not shown here)"), "{message}");
+    let message = refused(&json!({ "shardCount": "a!".repeat(500) }));
+    assert!(
+        message.contains("but is a text of 1000 characters"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_secret_is_never_printed() {
+    let secret = Secret("hush".to_owned());
+    assert_eq!(
+        format!("{secret} {secret:?} {secret:#?} {secret:>9}"),
+        "*** *** *** ***"
+    );
+    let config = valid(&json!({"accessKey": "hush", "privateKey": "hush"}));
+    assert!(!format!("{config:?} {config:#?}").contains("hush"));
+    assert_eq!(secret.expose(), "hush");
+}
+
 proptest! {
     #[test]
     fn no_output_ever_has_a_secret(
@@ -292,7 +343,7 @@ proptest! {
         private_key in "[A-Za-z0-9/+=_.:!-]{8,60}",
         endpoint in prop_oneof![Just("http://localhost:1".to_owned()), any::<String>(), Just("<key>".to_owned()), Just("http://<key>@h".to_owned())],
         region in prop_oneof![Just("us-east-1".to_owned()), any::<String>(), Just("<key>".to_owned()), Just("region <key>".to_owned())],
-        shard_count in prop_oneof![any::<i64>().prop_map(Value::from), Just(json!("<key>")), Just(json!(["<key>"]))],
+        shard_count in prop_oneof![Just(json!(5)), any::<i64>().prop_map(Value::from), Just(json!("<key>")), Just(json!(["<key>"]))],
     ) {
         let paste = |text: String| text.replace("<key>", &private_key);
         let shard_count: Value = serde_json::from_str(&paste(shard_count.to_string())).unwrap();
@@ -315,7 +366,7 @@ proptest! {
         let config = json!({"shardCount": shards.trunc(), "bufferSize": buffer, "retryTimeoutSeconds": seconds});
         match read(&config) {
             Ok(config) => {
-                prop_assert!((1..=2_147_483_647).contains(&config.shard_count()));
+                prop_assert!((1..=2_147_483_647).contains(&shard_count(&config)));
                 prop_assert!((1..=500).contains(&config.buffer_size()));
                 prop_assert!((1..=6600).contains(&config.retry_timeout().as_secs()));
             }
@@ -326,5 +377,84 @@ proptest! {
     #[test]
     fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
         let _ = KinesisConfig::from_json(&bytes);
+    }
+}
+
+#[test]
+fn a_role_and_temporary_keys() {
+    let config = valid(&json!({
+        "accessKey": "a", "privateKey": "b", "sessionToken": "c",
+        "roleArn": " arn:aws-cn:iam::123456789012:role/path/name ", "externalId": "x",
+    }));
+    let credentials = config.connection().credentials();
+    assert!(matches!(
+        credentials.base(),
+        BaseCredentials::Static { session_token: Some(token), .. } if token.expose() == "c"
+    ));
+    let role = credentials.role().unwrap();
+    assert_eq!(role.arn, "arn:aws-cn:iam::123456789012:role/path/name");
+    assert_eq!(role.external_id.as_deref(), Some("x"));
+    assert!(credentials.is_renewable());
+    for (config, part) in [
+        (
+            json!({"sessionToken": "c"}),
+            "accessKey and privateKey are not",
+        ),
+        (json!({"externalId": "c"}), "roleArn is not"),
+        (
+            json!({"roleArn": "airbyte"}),
+            "is not the ARN of an IAM role",
+        ),
+        (
+            json!({"roleArn": "arn:aws:iam::123456789012:user/x"}),
+            "is not the ARN of an IAM role",
+        ),
+    ] {
+        let message = read(&config).unwrap_err().message().to_owned();
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn choices_in_any_case_and_tags() {
+    let config = valid(&json!({
+        "streamMode": "on_demand", "oversizedRecords": "SKIP", "requestFormat": "cbor", "maxRecordSizeKiB": 10240,
+        "tags": [{"key": "team", "value": "data"}, {"key": "empty"}],
+    }));
+    assert_eq!(config.new_streams().mode, StreamMode::OnDemand);
+    assert_eq!(config.oversized_records(), OversizedRecords::Skip);
+    assert_eq!(config.request_format(), RequestFormat::Cbor);
+    assert_eq!(config.new_streams().max_record_size_kib, Some(10240));
+    let tags =
+        [("team", "data"), ("empty", "")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    assert_eq!(config.new_streams().tags, tags);
+    for (config, part) in [
+        (
+            json!({"streamMode": "SHARDED"}),
+            "streamMode must be one of PROVISIONED, ON_DEMAND, but is the text \"SHARDED\"",
+        ),
+        (
+            json!({"tags": {"team": "data"}}),
+            "tags must be a list of objects",
+        ),
+        (
+            json!({"tags": [{"value": "data"}]}),
+            "entry 1 of tags has no text in its key",
+        ),
+        (
+            json!({"tags": [{"key": "a"}, {"key": "a"}]}),
+            "entry 2 of tags repeats a key",
+        ),
+        (
+            json!({"tags": [{"key": "x".repeat(129)}]}),
+            "entry 1 of tags is empty or too long",
+        ),
+        (
+            json!({"maxRecordSizeKiB": 1}),
+            "maxRecordSizeKiB must be a whole number from 1024 to 10240",
+        ),
+    ] {
+        let message = read(&config).unwrap_err().message().to_owned();
+        assert!(message.contains(part), "{message}");
     }
 }

@@ -247,6 +247,16 @@ mod tests {
     }
 
     #[test]
+    fn every_pair_of_characters() {
+        for first in 0..0x80_u8 {
+            for second in 0..0x80_u8 {
+                let text = String::from_utf8(vec![first, second]).unwrap();
+                assert_eq!(escape(&text), reference(&text));
+            }
+        }
+    }
+
+    #[test]
     fn what_needs_no_escape_gets_none() {
         let text = "/ \u{7F} \u{80} \u{2028} \u{2029} \u{FFFF} 😀 é".repeat(20);
         assert_eq!(escape(&text), text);
@@ -259,6 +269,8 @@ mod tests {
             "[a-z\"\\\\]{0,400}",
             "[\"\\\\ -~\u{80}-\u{FFF}]{0,400}",
             "[\\x00-\\x40a]{0,400}",
+            // Whatever is escaped, with a control character among it: that takes the other path.
+            "[\\x00\\x1F\\t\\n\"\\\\/az\\x7F]{0,400}",
         ]) {
             prop_assert_eq!(escape(&text), reference(&text));
         }

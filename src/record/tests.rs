@@ -100,7 +100,7 @@ fn what_other_json_libraries_change_stays_as_it_is() {
 
 #[test]
 fn a_record_of_20_mb() {
-    for piece in ["x", "\"", "é\\", "\u{1}"] {
+    for piece in ["é\"", "\u{1}"] {
         let data = format!(r#"{{"big":"{}"}}"#, piece.repeat(20_000_000 / piece.len()));
         assert_round_trip(&data, at(1_795_372_724, 0));
     }
