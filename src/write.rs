@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::catalog::Catalog;
 use crate::client::KinesisClientPool;
-use crate::config::KinesisConfig;
+use crate::config::{KinesisConfig, StreamMode};
 use crate::consumer::MessageConsumer;
 use crate::create::ControlPlane;
 use crate::error::Error;
@@ -61,20 +61,11 @@ async fn streams(config: &KinesisConfig, catalog: &Catalog) -> Result<Vec<Kinesi
     let mut tasks = JoinSet::new();
     for (index, name) in catalog.stream_names().iter().enumerate() {
         let lease = pool.lend(config.connection()).await?;
+        let config_mode = config.new_streams().mode;
         let mut stream = KinesisStream::sharing(name, lease, config, Arc::clone(&control));
         tasks.spawn(async move {
             stream.create().await?;
-            let facts = stream.facts();
-            tracing::info!(
-                "Stream \"{}\" is ready: {} shards, {}.",
-                stream.name(),
-                facts.open_shards,
-                if facts.created {
-                    "created now"
-                } else {
-                    "it existed and is used as it is"
-                }
-            );
+            announce(&stream, config_mode);
             Ok((index, stream))
         });
     }
@@ -89,6 +80,32 @@ async fn streams(config: &KinesisConfig, catalog: &Catalog) -> Result<Vec<Kinesi
     }
     ready.sort_by_key(|(index, _)| *index);
     Ok(ready.into_iter().map(|(_, stream)| stream).collect())
+}
+
+/// Says that a stream is ready, and where it is not what the settings would have made it.
+fn announce(stream: &KinesisStream, wanted: StreamMode) {
+    let (name, facts) = (stream.name(), stream.facts());
+    let origin = if facts.created {
+        "created now"
+    } else {
+        "it existed and is used as it is"
+    };
+    tracing::info!(
+        "Stream \"{name}\" is ready: {} shards, {origin}.",
+        facts.open_shards
+    );
+    let Some(mode) = facts.mode.as_ref().filter(|_| !facts.created) else {
+        return;
+    };
+    let wanted = match wanted {
+        StreamMode::Provisioned(_) => aws_sdk_kinesis::types::StreamMode::Provisioned,
+        StreamMode::OnDemand => aws_sdk_kinesis::types::StreamMode::OnDemand,
+    };
+    if *mode != wanted {
+        tracing::info!(
+            "Stream \"{name}\" is in the mode {mode}, not {wanted} as \"streamMode\" says: it stays as it is."
+        );
+    }
 }
 
 /// Refuses what the platform's environment asks for and this destination does not have.

@@ -393,7 +393,8 @@ fn assert_good_use(shards: &Shards, took: Duration, per_second: f64, used_min: f
     let used = f64::from(shards.total()) / (took.as_secs_f64() * capacity);
     let refused = f64::from(shards.refused) / f64::from(shards.refused + shards.total());
     assert!(used > used_min, "used {used:.3}, refused {refused:.3}");
-    assert!(refused < 0.1, "used {used:.3}, refused {refused:.3}");
+    // The flood before the first refusal weighs more on fewer shards.
+    assert!(refused < 0.2, "used {used:.3}, refused {refused:.3}");
 }
 
 #[test]
