@@ -81,6 +81,7 @@ async fn clean_up(probe: &KinesisStream) {
     loop {
         let fault = match probe
             .client()
+            .sdk()
             .delete_stream()
             .stream_name(probe.name())
             .send()

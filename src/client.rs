@@ -1,15 +1,17 @@
 //! SDK clients, one for each distinct set of connection settings.
 
 use std::collections::HashMap;
-use std::ops::Deref;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
 
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
-use aws_sdk_kinesis::config::{Credentials, SharedHttpClient, StalledStreamProtectionConfig};
+use aws_sdk_kinesis::config::{
+    Credentials, IdentityCache, SharedHttpClient, StalledStreamProtectionConfig,
+};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
@@ -22,35 +24,75 @@ use crate::limits::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, CONNECTION_IDLE_MAX};
 /// What a role's sessions are called in CloudTrail.
 const ROLE_SESSION_NAME: &str = "airbyte-destination-kinesis";
 
+/// Credentials are fetched anew at most this often, however many requests find them expired.
+const RENEW_PAUSE: Duration = Duration::from_secs(5);
+
 /// Lends clients out. Equal connection settings share one client, with its connections and its cached
 /// credentials; the last user who gives it back closes it.
 #[derive(Debug, Default)]
 pub struct KinesisClientPool {
-    clients: HashMap<ConnectionSettings, Weak<Client>>,
+    clients: HashMap<ConnectionSettings, Weak<Shared>>,
 }
 
 /// A client on loan. Dropping it gives it back.
 #[derive(Clone, Debug)]
 pub struct ClientLease {
-    client: Arc<Client>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    client: RwLock<Renewed>,
     credentials_are_renewable: bool,
 }
 
+/// The client with the credentials that were fetched last.
+#[derive(Debug)]
+struct Renewed {
+    client: Client,
+    at: Option<Instant>,
+}
+
 impl ClientLease {
-    /// Whether it helps to wait for new credentials depends on where these come from.
+    /// The SDK's client. To be asked for with each call: see [`ClientLease::judge`].
+    pub fn sdk(&self) -> Client {
+        let current = self
+            .shared
+            .client
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        current.client.clone()
+    }
+
+    /// Judges a fault by where the credentials come from: where they can be had anew, the next call
+    /// fetches them, and where they cannot, there is nothing to wait for.
     pub fn judge(&self, mut fault: Fault) -> Fault {
-        if fault.kind == FaultKind::Expired && !self.credentials_are_renewable {
-            fault.kind = FaultKind::Credentials;
+        if fault.kind == FaultKind::Expired {
+            if self.shared.credentials_are_renewable {
+                self.renew();
+            } else {
+                fault.kind = FaultKind::Credentials;
+            }
         }
         fault
     }
-}
 
-impl Deref for ClientLease {
-    type Target = Client;
-
-    fn deref(&self) -> &Client {
-        &self.client
+    /// Forgets the cached credentials. The service may refuse them before they say that they expire.
+    fn renew(&self) {
+        let mut current = self
+            .shared
+            .client
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if current.at.is_some_and(|at| at.elapsed() < RENEW_PAUSE) {
+            return;
+        }
+        let config = current.client.config().to_builder();
+        let config = config.identity_cache(IdentityCache::lazy().build()).build();
+        *current = Renewed {
+            client: Client::from_conf(config),
+            at: Some(Instant::now()),
+        };
     }
 }
 
@@ -68,19 +110,19 @@ impl KinesisClientPool {
     /// shows with the first call.
     pub async fn lend(&mut self, settings: &ConnectionSettings) -> Result<ClientLease, Error> {
         self.clients.retain(|_, client| client.strong_count() > 0);
-        let client = match self.clients.get(settings).and_then(Weak::upgrade) {
-            Some(client) => client,
-            None => {
-                let client = Arc::new(connect(settings).await?);
-                self.clients
-                    .insert(settings.clone(), Arc::downgrade(&client));
-                client
-            }
-        };
-        Ok(ClientLease {
-            client,
+        if let Some(shared) = self.clients.get(settings).and_then(Weak::upgrade) {
+            return Ok(ClientLease { shared });
+        }
+        let shared = Arc::new(Shared {
+            client: RwLock::new(Renewed {
+                client: connect(settings).await?,
+                at: None,
+            }),
             credentials_are_renewable: settings.credentials().is_renewable(),
-        })
+        });
+        self.clients
+            .insert(settings.clone(), Arc::downgrade(&shared));
+        Ok(ClientLease { shared })
     }
 
     /// How many clients are on loan.

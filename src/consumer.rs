@@ -354,7 +354,7 @@ impl MessageConsumer {
         let client = outlet.stream.client().clone();
         let name = outlet.stream.name().to_owned();
         self.tasks
-            .spawn(async move { Done::Map(index, ShardMap::fetch(&client, &name).await) });
+            .spawn(async move { Done::Map(index, ShardMap::fetch(&client.sdk(), &name).await) });
     }
 
     /// Takes in what a task has done.

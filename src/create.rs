@@ -3,11 +3,11 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::types::{StreamModeDetails, StreamStatus};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::client::ClientLease;
 use crate::config::{NewStreams, StreamMode};
 use crate::error::Error;
 use crate::fault::{Fault, FaultKind};
@@ -111,7 +111,7 @@ impl ControlPlane {
     /// A config error when AWS does not allow it, a transient one when the patience is at its end.
     pub async fn ensure(
         &self,
-        client: &Client,
+        client: &ClientLease,
         stream_name: &str,
         new_streams: &NewStreams,
         patience: Patience,
@@ -137,9 +137,10 @@ impl ControlPlane {
     }
 
     /// Looks at a stream.
-    async fn look(&self, client: &Client, stream_name: &str) -> Result<Look, Fault> {
+    async fn look(&self, client: &ClientLease, stream_name: &str) -> Result<Look, Fault> {
         self.describe.turn().await;
         let summary = match client
+            .sdk()
             .describe_stream_summary()
             .stream_name(stream_name)
             .send()
@@ -147,7 +148,7 @@ impl ControlPlane {
         {
             Ok(answer) => answer.stream_description_summary,
             Err(error) => {
-                let fault = Fault::of(&error);
+                let fault = client.judge(Fault::of(&error));
                 if fault.kind != FaultKind::Denied {
                     return Err(fault);
                 }
@@ -183,14 +184,19 @@ impl ControlPlane {
         })
     }
 
-    async fn look_the_old_way(&self, client: &Client, stream_name: &str) -> Result<Look, Fault> {
+    async fn look_the_old_way(
+        &self,
+        client: &ClientLease,
+        stream_name: &str,
+    ) -> Result<Look, Fault> {
         self.describe.turn().await;
         let answer = client
+            .sdk()
             .describe_stream()
             .stream_name(stream_name)
             .send()
             .await
-            .map_err(|error| Fault::of(&error))?;
+            .map_err(|error| client.judge(Fault::of(&error)))?;
         let description = answer.stream_description.ok_or_else(|| {
             Fault::local(
                 FaultKind::Transient,
@@ -223,7 +229,7 @@ impl ControlPlane {
     /// The fault that could not be waited out.
     pub async fn delete(
         &self,
-        client: &Client,
+        client: &ClientLease,
         stream_name: &str,
         patience: Patience,
     ) -> Result<(), Error> {
@@ -235,9 +241,14 @@ impl ControlPlane {
             let fault = if deleted {
                 self.look(client, stream_name).await.err()
             } else {
-                let answer = client.delete_stream().stream_name(stream_name).send().await;
+                let answer = client
+                    .sdk()
+                    .delete_stream()
+                    .stream_name(stream_name)
+                    .send()
+                    .await;
                 deleted = answer.is_ok();
-                answer.err().map(|error| Fault::of(&error))
+                answer.err().map(|error| client.judge(Fault::of(&error)))
             };
             match fault {
                 None => sleep(STREAM_POLL).await,
@@ -304,7 +315,7 @@ impl Faults {
 /// One stream on its way to being writable.
 struct Attempt<'a> {
     control: &'a ControlPlane,
-    client: &'a Client,
+    client: &'a ClientLease,
     stream_name: &'a str,
     new_streams: &'a NewStreams,
     patience: Patience,
@@ -427,7 +438,11 @@ impl Attempt<'_> {
     async fn call_create(&mut self) -> Result<(), Fault> {
         self.control.create.turn().await;
         *self.create_sent = true;
-        let request = self.client.create_stream().stream_name(self.stream_name);
+        let request = self
+            .client
+            .sdk()
+            .create_stream()
+            .stream_name(self.stream_name);
         let request = match self.new_streams.mode {
             // As the Java connector asked: servers know this form that do not know modes.
             StreamMode::Provisioned(shards) => {
@@ -442,7 +457,7 @@ impl Attempt<'_> {
             .set_max_record_size_in_kib(kib.and_then(|kib| i32::try_from(kib).ok()))
             .send()
             .await
-            .map_err(|error| Fault::of(&error))?;
+            .map_err(|error| self.client.judge(Fault::of(&error)))?;
         self.created = true;
         tracing::info!(
             stream = self.stream_name,

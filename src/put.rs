@@ -113,6 +113,7 @@ async fn send(
         config = config.protocol(KinesisCbor::default());
     }
     let answer = client
+        .sdk()
         .put_records()
         .stream_name(stream_name)
         .set_records(Some(entries))

@@ -220,12 +220,14 @@ impl KinesisStream {
     ///
     /// When a call keeps failing, or a record is not one of this destination's.
     pub async fn get_records(&self) -> Result<Vec<KinesisRecord>, Error> {
-        let records = read_all(&self.client, &self.name).await.map_err(|fault| {
-            fault.into_error(
-                &format!("read the stream \"{}\"", self.name),
-                "kinesis:ListShards, kinesis:GetShardIterator and kinesis:GetRecords",
-            )
-        })?;
+        let records = read_all(&self.client.sdk(), &self.name)
+            .await
+            .map_err(|fault| {
+                fault.into_error(
+                    &format!("read the stream \"{}\"", self.name),
+                    "kinesis:ListShards, kinesis:GetShardIterator and kinesis:GetRecords",
+                )
+            })?;
         records
             .iter()
             .map(|record| {

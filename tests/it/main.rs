@@ -10,6 +10,7 @@
     reason = "a test fails by panicking; clippy knows the test functions, not the helpers they call"
 )]
 
+mod credentials;
 mod settings;
 mod support;
 mod support_selftest;
