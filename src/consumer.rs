@@ -25,9 +25,10 @@ use crate::error::Error;
 use crate::fault::{Fault, FaultKind};
 use crate::input::{Block, End, Item};
 use crate::limits::{
-    FAILURE_GRACE, HELD_BYTES_MAX, HELD_RECORD_OVERHEAD_BYTES, IN_FLIGHT_BYTES_MAX,
-    IN_FLIGHT_REQUESTS_MAX, IN_FLIGHT_SHARE_OF_FREE, PROGRESS_EVERY, SHUTDOWN_GRACE, WINDOW_START,
+    FAILURE_GRACE, HELD_RECORD_OVERHEAD_BYTES, IN_FLIGHT_REQUESTS_MAX, IN_FLIGHT_SHARE_OF_FREE,
+    PROGRESS_EVERY, SHUTDOWN_GRACE, WINDOW_START,
 };
+use crate::memory::MemoryBounds;
 use crate::output::Output;
 use crate::protocol::StateLine;
 use crate::put::{PutOutcome, WireFormat, put};
@@ -51,6 +52,7 @@ pub struct MessageConsumer {
     in_flight_requests: usize,
     in_flight_bytes: usize,
     held_bytes: usize,
+    bounds: MemoryBounds,
     /// The stream that is asked first for a batch, the next time.
     next_stream: StreamIndex,
     noise_lines: u64,
@@ -176,6 +178,7 @@ impl MessageConsumer {
             in_flight_requests: 0,
             in_flight_bytes: 0,
             held_bytes: 0,
+            bounds: MemoryBounds::of_this_process(),
             next_stream: 0,
             noise_lines: 0,
             oversized_records: config.oversized_records(),
@@ -218,7 +221,7 @@ impl MessageConsumer {
                 }
                 () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
                 _ = progress.tick() => self.report_progress(),
-                block = input.recv(), if ending.is_none() && self.held_bytes < HELD_BYTES_MAX => {
+                block = input.recv(), if ending.is_none() && self.held_bytes < self.bounds.held_bytes_max => {
                     ending = self.admit(block);
                 }
             }
@@ -304,11 +307,11 @@ impl MessageConsumer {
         if ending.is_some_and(|ending| !ending.sends) {
             return wake;
         }
-        let urgent = ending.is_some() || self.held_bytes >= HELD_BYTES_MAX;
+        let urgent = ending.is_some() || self.held_bytes >= self.bounds.held_bytes_max;
         let mut asked_in_vain = 0;
         while asked_in_vain < self.streams.len() {
             if self.in_flight_requests >= IN_FLIGHT_REQUESTS_MAX
-                || self.in_flight_bytes >= IN_FLIGHT_BYTES_MAX
+                || self.in_flight_bytes >= self.bounds.in_flight_bytes_max
             {
                 break;
             }

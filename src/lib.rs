@@ -39,7 +39,7 @@
 //! | [`client`] | [`client::KinesisClientPool`]: one SDK client for each distinct connection |
 //! | [`output`], [`logging`], [`report`] | the one owner of stdout; `tracing` → `LOG`; progress and summary |
 //! | [`signals`] | SIGTERM and SIGINT |
-//! | [`error`], [`limits`] | what the platform and a person are told; every number with its source |
+//! | [`error`], [`limits`], [`memory`] | what the platform and a person are told; every number with its source |
 //!
 //! # What always holds
 //!
@@ -73,6 +73,7 @@ pub mod fault;
 pub mod input;
 pub mod limits;
 pub mod logging;
+pub mod memory;
 pub mod name_transformer;
 pub mod output;
 pub mod pacing;

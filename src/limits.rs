@@ -47,9 +47,6 @@ pub const BATCH_AGE_MAX: Duration = Duration::from_millis(500);
 /// PutRecords requests in flight at one time in the process.
 pub const IN_FLIGHT_REQUESTS_MAX: usize = 64;
 
-/// Bytes of records in flight at one time in the process.
-pub const IN_FLIGHT_BYTES_MAX: usize = 16 * 1024 * 1024;
-
 /// A stream may have this many times the free request slots in flight, so that however many streams
 /// are stuck, one that is not finds a slot.
 pub const IN_FLIGHT_SHARE_OF_FREE: usize = 4;
@@ -61,6 +58,13 @@ pub const WINDOW_START: usize = 2;
 /// Bytes of records and states held in memory (buffered, in flight, or waiting to be released), after
 /// which stdin is not read any more.
 pub const HELD_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The same, at least: one record of the largest kind must fit, with some to spare.
+pub const HELD_BYTES_MIN: usize = 4 * 1024 * 1024;
+
+/// In a container with a memory limit, this part of it may be held: what is held exists some four times
+/// at the worst (as records, as requests, as bytes to send, as input), and there is more to a process.
+pub const HELD_SHARE_OF_MEMORY: usize = 16;
 
 /// What a held record costs besides its bytes: the bookkeeping around it.
 pub const HELD_RECORD_OVERHEAD_BYTES: usize = 64;
