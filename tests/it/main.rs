@@ -10,6 +10,10 @@
     reason = "a test fails by panicking; clippy knows the test functions, not the helpers they call"
 )]
 
+mod check;
+mod cli;
+mod config;
+mod library;
 mod support;
 mod support_selftest;
 mod write;
