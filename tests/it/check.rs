@@ -72,8 +72,9 @@ async fn a_closed_port_is_told_within_30_seconds() {
     let check = Check::against(&kinesis);
     let check = check.config(json!({ "endpoint": format!("http://{address}") }));
     let run = check.run().await;
-    run.assert_not_connected("Check that the endpoint");
+    run.assert_not_connected("Check that \"endpoint\"");
     assert!(run.elapsed < Duration::from_secs(30), "{:?}", run.elapsed);
+    assert!(run.logs("WARN").is_empty(), "nothing is left over: {run}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,7 +85,7 @@ async fn a_silent_server_is_told_within_30_seconds() {
         .deadline(Duration::from_secs(60))
         .run()
         .await;
-    run.assert_not_connected("Check that the endpoint");
+    run.assert_not_connected("Check that \"endpoint\"");
     assert!(run.elapsed < Duration::from_secs(30), "{:?}", run.elapsed);
 }
 
@@ -93,7 +94,7 @@ async fn a_wrong_scheme_is_told() {
     let kinesis = Kinesis::start().await;
     let https = kinesis.endpoint().replace("http://", "https://");
     let check = Check::against(&kinesis).config(json!({ "endpoint": https }));
-    check.run().await.assert_not_connected("https");
+    check.run().await.assert_not_connected("the right scheme");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,7 +103,7 @@ async fn a_name_that_nobody_knows_is_told() {
     let check = Check::against(&kinesis);
     let check = check.config(json!({ "endpoint": "http://kinesis.invalid" }));
     let run = check.run().await;
-    run.assert_not_connected("Check that the endpoint");
+    run.assert_not_connected("Check that \"endpoint\"");
     assert!(run.elapsed < Duration::from_secs(30), "{:?}", run.elapsed);
 }
 
@@ -112,7 +113,7 @@ async fn a_server_that_is_no_kinesis_is_told() {
     for status in [200, 404, 503] {
         kinesis.script(move |_| Fault::html(status));
         let run = Check::against(&kinesis).run().await;
-        run.assert_not_connected("endpoint");
+        run.assert_not_connected("Check that \"endpoint\"");
     }
 }
 
@@ -144,12 +145,32 @@ async fn a_missing_right_to_create_is_told_by_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_right_to_look_is_told_by_name() {
     let kinesis = Kinesis::start().await;
-    kinesis.on("DescribeStreamSummary", |_| {
-        Fault::error(400, "AccessDeniedException", "no")
+    kinesis.script(|call| match call.operation {
+        "DescribeStreamSummary" | "DescribeStream" => {
+            Fault::error(400, "AccessDeniedException", "no")
+        }
+        _ => Fault::pass(),
     });
     let run = Check::against(&kinesis).run().await;
     run.assert_not_connected("kinesis:DescribeStreamSummary");
     only_streams(&kinesis, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rights_that_the_java_connector_needed_are_enough() {
+    let kinesis = Kinesis::start().await;
+    kinesis.script(|call| match call.operation {
+        "CreateStream" | "DescribeStream" | "PutRecords" | "DeleteStream" => Fault::pass(),
+        _ => Fault::error(400, "AccessDeniedException", "no"),
+    });
+    Check::against(&kinesis).run().await.assert_connected();
+    let write = Write::to(&kinesis).catalog(catalog([stream("users")]));
+    write
+        .input(records("users", 1))
+        .run()
+        .await
+        .assert_success();
+    only_streams(&kinesis, &["_users"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,11 +225,11 @@ async fn a_probe_that_may_not_be_deleted_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_deletes_the_probe_all_the_same() {
-    let kinesis = Kinesis::start().await;
-    let gate = Gate::new();
-    let held = gate.clone();
-    kinesis.on("PutRecords", move |_| Fault::hold(&held));
     for interrupted in [true, false] {
+        let kinesis = Kinesis::start().await;
+        let gate = Gate::new();
+        let held = gate.clone();
+        kinesis.on("PutRecords", move |_| Fault::hold(&held));
         let mut running = Check::against(&kinesis).spawn().await;
         gate.waiting(1).await;
         if interrupted {

@@ -236,8 +236,11 @@ async fn without_the_right_to_create_a_stream_that_exists_is_used() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_right_to_look_a_stream_that_exists_is_used() {
     let kinesis = kinesis_with(&["_users"]).await;
-    kinesis.on("DescribeStreamSummary", |_| {
-        Fault::error(400, "AccessDeniedException", "no")
+    kinesis.script(|call| match call.operation {
+        "DescribeStreamSummary" | "DescribeStream" => {
+            Fault::error(400, "AccessDeniedException", "no")
+        }
+        _ => Fault::pass(),
     });
     let write = write_to(&kinesis, &["users"]).input(records("users", 1));
     let run = write.run().await;
