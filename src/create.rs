@@ -156,7 +156,13 @@ impl ControlPlane {
                 return self
                     .look_the_old_way(client, stream_name)
                     .await
-                    .map_err(|_| fault);
+                    .map_err(|old| {
+                        if old.kind == FaultKind::Denied {
+                            fault
+                        } else {
+                            old
+                        }
+                    });
             }
         };
         let Some(summary) = summary else {

@@ -252,8 +252,8 @@ impl Fault {
                  kms:GenerateDataKey on it for the credentials."
             )),
             FaultKind::Unexpected => Error::system(format!(
-                "Could not {what}: Kinesis gave an answer that this destination does not know ({code}). The internal \
-                 message has the details."
+                "Could not {what}: Kinesis gave an answer that this destination does not know ({code}). Check that \
+                 \"endpoint\" leads to Kinesis; the internal message has the details."
             )),
         };
         error.with_internal(self.detail)

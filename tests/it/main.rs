@@ -10,7 +10,11 @@
     reason = "a test fails by panicking; clippy knows the test functions, not the helpers they call"
 )]
 
+mod check;
+mod cli;
+mod config;
 mod credentials;
+mod library;
 mod settings;
 mod support;
 mod support_selftest;

@@ -1,30 +1,52 @@
 //! `write`: records in, states out.
 
-use serde_json::json;
+mod data;
+mod delivery;
+mod failures;
+mod input;
+mod secrets;
+mod states;
+mod streams;
 
-use crate::support::messages::{catalog, numbered, records, state_stream, stream};
-use crate::support::program::Write;
+use std::fmt::Display;
+
+use crate::support::messages::{catalog, stream};
+use crate::support::program::{Program, Running, Write};
 use crate::support::server::Kinesis;
-use crate::support::verdict::{
-    assert_all_states, assert_earned, assert_exactly_stored, assert_record_counts,
-};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_small_sync_stores_every_record_and_sends_every_state_back() {
+/// A server that has these streams already, of one shard each.
+async fn kinesis_with(streams: &[&str]) -> Kinesis {
     let kinesis = Kinesis::start().await;
-    let mut input = records("users", 10);
-    input.push(state_stream("users", json!({"cursor": 10})));
-    let run = Write::to(&kinesis)
-        .catalog(catalog([stream("users")]))
-        .input(input.iter().map(ToString::to_string))
-        .run()
+    for stream in streams {
+        kinesis.create_stream(stream, 1).await;
+    }
+    kinesis
+}
+
+/// A sync of the streams with these names and no namespace.
+fn write_to(kinesis: &Kinesis, streams: &[&str]) -> Program {
+    Write::to(kinesis).catalog(catalog(streams.iter().copied().map(stream)))
+}
+
+/// Starts a sync of one stream, and waits until that is ready.
+async fn ready(write: Program) -> Running {
+    let running = write.spawn().await;
+    running
+        .wait_for_message(|line| line.logs("INFO", "is ready"))
         .await;
-    eprintln!("{}", run.stdout());
-    run.assert_success();
-    run.assert_no_secrets();
-    let expected: Vec<_> = (0..10).map(numbered).collect();
-    assert_exactly_stored(&kinesis, "_users", &expected).await;
-    assert_all_states(&input, &run);
-    assert_record_counts(&input, &run);
-    assert_earned(&kinesis, &input, &run).await;
+    running
+}
+
+/// The lines of messages.
+fn lines<T: Display>(messages: impl IntoIterator<Item = T>) -> Vec<String> {
+    let messages = messages.into_iter();
+    messages.map(|message| message.to_string()).collect()
+}
+
+/// The data of everything in a stream, sorted.
+async fn data_in(kinesis: &Kinesis, stream: &str) -> Vec<String> {
+    let stored = kinesis.stored(stream).await.into_iter();
+    let mut data: Vec<String> = stored.map(|record| record.data).collect();
+    data.sort();
+    data
 }

@@ -68,7 +68,6 @@ async fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>, lifetime: Dura
         match stream.read(&mut piece).await {
             Ok(read @ 1..) => request.extend_from_slice(&piece[..read]),
             Ok(0) | Err(_) => return,
-            Ok(_) => {}
         }
     }
     let key = {
