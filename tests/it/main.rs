@@ -10,6 +10,8 @@
     reason = "a test fails by panicking; clippy knows the test functions, not the helpers they call"
 )]
 
+mod faults;
+mod kill;
 mod settings;
 mod support;
 mod support_selftest;
