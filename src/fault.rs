@@ -345,21 +345,16 @@ where
 }
 
 /// A message of a server, cut to a bound, without what it quotes: validation messages quote the values
-/// of the request.
+/// of the request. What is quoted may hold quotes itself, as the JSON of a record does, so all between
+/// the first and the last quote or brace is left out.
 fn quotable(message: &str) -> String {
-    let mut out = String::new();
-    let mut quoted = false;
-    for character in message.chars().take(SERVER_MESSAGE_CHARS_MAX) {
-        if matches!(character, '\'' | '"' | '`') {
-            if !quoted {
-                out.push_str("'…'");
-            }
-            quoted = !quoted;
-        } else if !quoted {
-            out.push(character);
-        }
-    }
-    out
+    const QUOTES: [char; 5] = ['\'', '"', '`', '{', '}'];
+    let Some((before, quoted)) = message.split_once(QUOTES) else {
+        return message.chars().take(SERVER_MESSAGE_CHARS_MAX).collect();
+    };
+    let after = quoted.rsplit_once(QUOTES).map_or("", |(_, after)| after);
+    let out = format!("{before}'…'{after}");
+    out.chars().take(SERVER_MESSAGE_CHARS_MAX).collect()
 }
 
 #[cfg(test)]
@@ -372,8 +367,13 @@ mod tests {
             quotable(
                 "1 validation error detected: Value 'canary' at 'records.1.member.partitionKey' failed"
             ),
-            "1 validation error detected: Value '…' at '…' failed"
+            "1 validation error detected: Value '…' failed"
         );
+        assert_eq!(
+            quotable(r#"Value '{"a":"canary"}' is bad, {"b":["canary"]} too"#),
+            "Value '…' too"
+        );
+        assert_eq!(quotable(r#"not JSON: {"a":"canary"}"#), "not JSON: '…'");
         assert_eq!(
             quotable("an open quote 'canary canary"),
             "an open quote '…'"

@@ -14,6 +14,8 @@ mod check;
 mod cli;
 mod config;
 mod credentials;
+mod faults;
+mod kill;
 mod library;
 mod settings;
 mod support;

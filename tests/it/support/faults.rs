@@ -269,9 +269,7 @@ impl Fault {
 
     /// The request is held at the gate, and served once it is open.
     pub(crate) fn hold(gate: &Gate) -> Self {
-        let mut fault = Self::pass();
-        fault.before.push(Pause::Until(gate.clone()));
-        fault
+        Self::pass().waiting_at(gate)
     }
 
     /// The request is served, and its answer held at the gate.
@@ -349,6 +347,12 @@ impl Fault {
     /// This also happens to the request: nothing, before this time has passed.
     pub(crate) fn after(mut self, delay: Duration) -> Self {
         self.before.push(Pause::For(delay));
+        self
+    }
+
+    /// This also happens to the request: it is held at the gate first.
+    pub(crate) fn waiting_at(mut self, gate: &Gate) -> Self {
+        self.before.push(Pause::Until(gate.clone()));
         self
     }
 

@@ -1,0 +1,274 @@
+//! Whole requests that are refused, or answered by nobody who knows Kinesis.
+
+use super::drill::{Layout, Phase, drill};
+use crate::support::faults::{Fault, THROUGHPUT_EXCEEDED};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throttled_request_goes_again() {
+    drill(|_| Fault::error(400, THROUGHPUT_EXCEEDED, "Rate exceeded for the stream."))
+        .times(3)
+        .stores_all_once()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_beyond_the_limits_of_the_account_goes_again() {
+    drill(|_| Fault::limit_exceeded())
+        .twice()
+        .stores_all_once()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_beyond_the_limits_of_the_key_goes_again() {
+    drill(|_| Fault::error(400, "KMSThrottlingException", "Rate exceeded."))
+        .twice()
+        .stores_all_once()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_failed_inside_kinesis_goes_again() {
+    drill(|_| Fault::error(500, "InternalFailure", "Internal service failure."))
+        .times(3)
+        .stores_all_once()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_kinesis_has_no_time_for_goes_again() {
+    drill(|_| Fault::error(503, "ServiceUnavailable", "Try later."))
+        .twice()
+        .stores_all_once()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bare_500_and_a_bare_503_are_waited_out() {
+    drill(|strike| Fault::status(if strike.nth == 1 { 500 } else { 503 }))
+        .twice()
+        .stores_all_once()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_a_proxy_is_waited_out() {
+    drill(|strike| Fault::html([502, 504, 429][strike.nth - 1]))
+        .times(3)
+        .stores_all_once()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_calls_itself_a_success_is_none() {
+    drill(|_| Fault::html(200)).twice().stores_all_once().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_success_without_a_body_is_none() {
+    drill(|_| Fault::empty()).twice().stores_all_once().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_success_in_broken_json_is_none() {
+    drill(|_| Fault::broken_json())
+        .twice()
+        .stores_all_once()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_success_without_a_word_on_the_records_is_none() {
+    drill(|_| {
+        let answer = r#"{"FailedRecordCount":0,"Records":[]}"#;
+        Fault::raw(200, Some("application/x-amz-json-1.1"), answer)
+    })
+    .twice()
+    .stores_all_once()
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_behind_an_unreadable_answer_go_again_with_their_ids() {
+    drill(|_| Fault::broken_json().but_served())
+        .stores_all()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_were_stored_before_an_internal_failure_go_again_with_their_ids() {
+    drill(|_| Fault::error(500, "InternalFailure", "no").but_served())
+        .stores_all()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_have_expired_are_tried_again_for_they_may_be_renewed() {
+    drill(|_| Fault::error(400, "ExpiredTokenException", "The token is expired."))
+        .twice()
+        .stores_all_once()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_too_large_for_the_server_is_halved() {
+    drill(|strike| {
+        if strike.len() > 2 {
+            Fault::status(413)
+        } else {
+            Fault::pass()
+        }
+    })
+    .for_good()
+    .stores_all_once()
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_not_valid_as_a_whole_is_halved() {
+    drill(|strike| {
+        if strike.len() > 1 {
+            Fault::error(400, "ValidationException", "1 validation error detected.")
+        } else {
+            Fault::pass()
+        }
+    })
+    .for_good()
+    .stores_all_once()
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_not_valid_and_then_not_answered_is_halved_all_the_same() {
+    drill(|strike| match (strike.nth, strike.len()) {
+        (_, 0..=1) => Fault::pass(),
+        (nth, _) if nth % 2 == 1 => Fault::error(400, "InvalidArgumentException", "no"),
+        _ => Fault::status(503),
+    })
+    .for_good()
+    .stores_all_once()
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_record_that_is_not_valid_is_named_and_its_neighbours_are_stored() {
+    drill(|_| Fault::error(400, "ValidationException", "1 validation error detected."))
+        .always()
+        .fails(
+            "config_error",
+            ["one record", "bytes", "leave the record out"],
+        )
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_fails_for_good_ends_the_sync_when_its_time_is_up() {
+    drill(|_| Fault::error(500, "InternalFailure", "no"))
+        .for_good()
+        .patience(1)
+        .fails(
+            "transient_error",
+            ["InternalFailure", "the next try goes on"],
+        )
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_requests_are_throttled_for_good_ends_the_sync_when_its_time_is_up() {
+    drill(|_| Fault::error(400, THROUGHPUT_EXCEEDED, "Rate exceeded."))
+        .for_good()
+        .patience(1)
+        .fails("transient_error", ["limit is reached", "more shards"])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_stay_expired_are_the_users_to_renew() {
+    drill(|_| Fault::error(400, "ExpiredTokenException", "The token is expired."))
+        .for_good()
+        .patience(1)
+        .fails("config_error", ["have expired", "accessKey"])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_nobody_knows_end_the_sync_at_once() {
+    drill(|_| Fault::error(400, "UnrecognizedClientException", "The token is invalid."))
+        .for_good()
+        .fails(
+            "config_error",
+            ["does not take the credentials", "accessKey"],
+        )
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signature_that_does_not_match_ends_the_sync_at_once() {
+    drill(|_| Fault::error(403, "InvalidSignatureException", "It does not match."))
+        .for_good()
+        .fails(
+            "config_error",
+            ["does not take the credentials", "privateKey"],
+        )
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn access_that_is_denied_ends_the_sync_at_once() {
+    drill(|_| Fault::error(400, "AccessDeniedException", "User is not authorized."))
+        .for_good()
+        .fails("config_error", ["access denied", "kinesis:PutRecords"])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_not_there_ends_the_sync_at_once() {
+    drill(|_| Fault::error(400, "ResourceNotFoundException", "Stream s not found."))
+        .for_good()
+        .fails("config_error", ["does not exist", "run the sync again"])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_trouble_with_the_encryption_key_ends_the_sync_at_once() {
+    for (code, phase, layout) in [
+        ("KMSAccessDeniedException", Phase::Start, Layout::One),
+        ("KMSDisabledException", Phase::Middle, Layout::Three),
+        ("KMSInvalidStateException", Phase::LastFlush, Layout::One),
+        ("KMSNotFoundException", Phase::Start, Layout::ThreeGlobal),
+        ("KMSOptInRequired", Phase::LastFlush, Layout::ThreeGlobal),
+    ] {
+        drill(move |_| Fault::error(400, code, "The key cannot be used."))
+            .for_good()
+            .only(phase, layout)
+            .fails("config_error", ["KMS key", "Enable the key"])
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_that_nobody_knows_ends_the_sync_at_once() {
+    drill(|_| Fault::error(400, "DryRunOperationException", "All would be well."))
+        .for_good()
+        .fails(
+            "system_error",
+            ["DryRunOperationException", "internal message"],
+        )
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_leaves_records_out_ends_the_sync_at_once() {
+    drill(|_| Fault::short_answer(1))
+        .storing_twice()
+        .fails("system_error", ["another length"])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_speaks_of_more_records_than_there_are_ends_the_sync_at_once() {
+    drill(|_| Fault::long_answer(2))
+        .storing_twice()
+        .fails("system_error", ["another length"])
+        .await;
+}
