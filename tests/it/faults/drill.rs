@@ -106,6 +106,15 @@ impl Layout {
         }
     }
 
+    /// How requests are encoded. A server may turn out not to take CBOR while it has not taken any.
+    fn request_format(self, phase: Phase) -> &'static str {
+        if self == Self::ThreeGlobal && phase != Phase::Start {
+            "cbor"
+        } else {
+            "json"
+        }
+    }
+
     fn names(self) -> impl Iterator<Item = String> {
         (0..self.streams()).map(|stream| format!("s{stream}"))
     }
@@ -442,6 +451,7 @@ impl Place {
         let mut running = Write::to(&kinesis)
             .config(json!({
                 "bufferSize": BATCH,
+                "requestFormat": self.layout.request_format(self.phase),
                 "retryTimeoutSeconds": self.drill.retry_timeout_seconds,
             }))
             .catalog(catalog(self.layout.names().map(|name| stream(&name))))
@@ -503,7 +513,6 @@ impl Place {
     }
 }
 
-/// Says in the panic's message that nothing of a line is a state: see [`Line::is_state`].
 #[test]
 fn the_input_has_states_for_each_scope() {
     for layout in Layout::ALL {

@@ -117,7 +117,7 @@ async fn a_record_that_always_fails_ends_the_sync_although_others_are_stored() {
         .patience(1)
         .fails(
             "transient_error",
-            ["InternalFailure", "the next try goes on"],
+            ["InternalFailure", "does not answer as it should"],
         )
         .await;
 }
