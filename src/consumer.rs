@@ -522,8 +522,7 @@ impl Ending {
     /// Somebody wants the process to end.
     fn stopped(signal: &str) -> Self {
         Self::input(Error::transient(format!(
-            "The sync was stopped by {signal}. What was read until then is stored as far as the states say; a new sync goes \
-             on from there."
+            "The sync was stopped by {signal}. What was read until then is stored as far as the states say."
         )))
     }
 

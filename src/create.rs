@@ -379,8 +379,8 @@ impl Attempt<'_> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         if since.elapsed() > self.patience.writable {
             return Err(Error::transient(format!(
-                "The stream \"{}\" is still not writable after {} s (status {status}). Look at it in the AWS console; the \
-                 next try goes on from the last state.",
+                "The stream \"{}\" is still not writable after {} s (status {status}). Look at it in the AWS \
+                 console.",
                 self.stream_name,
                 self.patience.writable.as_secs()
             )));

@@ -72,6 +72,16 @@ impl Error {
         }
     }
 
+    /// Adds a sentence to the message for the person, where time can mend the error.
+    #[must_use]
+    pub fn with_outlook(mut self, sentence: &str) -> Self {
+        if self.failure_type == FailureType::Transient {
+            self.message.push(' ');
+            self.message.push_str(sentence);
+        }
+        self
+    }
+
     /// Adds what a maintainer needs: error codes, request ids, the text of the cause. No secret, no record content.
     #[must_use]
     pub fn with_internal(mut self, internal: impl Into<String>) -> Self {

@@ -89,7 +89,7 @@ fn run(command: Command, output: &Output) -> Result<(), Error> {
             ));
             // Not waited for: a look-up of a name or a request may take longer than anybody wants.
             runtime.shutdown_background();
-            result
+            result.map_err(|error| error.with_outlook("The next try goes on from the last state."))
         }
     }
 }

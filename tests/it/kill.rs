@@ -104,7 +104,7 @@ impl Round {
             0 => Moment::AfterStart(Duration::from_millis(rng.u64(..600))),
             1 | 2 => {
                 let pause = Duration::from_micros(rng.u64(..20_000));
-                Moment::AfterRequest(rng.usize(1..30), pause)
+                Moment::AfterRequest(rng.usize(1..24), pause)
             }
             _ => Moment::AfterState(rng.usize(1..10)),
         };
@@ -196,7 +196,11 @@ impl Round {
                     tokio::time::sleep(pause).await;
                 }
                 Moment::AfterState(nth) => {
-                    for _ in 0..nth {
+                    let input = self.input();
+                    let states = input
+                        .iter()
+                        .filter(|line| line.contains(r#""type":"STATE""#));
+                    for _ in states.take(nth) {
                         running.next_state().await;
                     }
                 }
@@ -416,10 +420,10 @@ async fn a_signal_ends_a_sync_whose_output_nobody_reads() {
         .catalog(catalog(STREAMS.map(stream)))
         .spawn()
         .await;
-    // Each comes straight back, until the pipe is full.
+    // Each comes straight back, until the pipe is full: 64 KiB of output, and as much of input behind it.
     let state = state_stream("s0", json!({ "long": "x".repeat(1000) })).line();
     let mut taken = running.feed(std::iter::repeat_n(state, 10_000));
-    let more_than_fits = taken.wait_for(|bytes| *bytes > 200_000);
+    let more_than_fits = taken.wait_for(|bytes| *bytes > 110_000);
     drop(within("the input to be taken", more_than_fits).await);
     running.terminate();
     running.ended().await;

@@ -260,7 +260,12 @@ async fn a_stream_that_is_being_deleted_is_created_anew() {
         .lend(config.connection())
         .await
         .unwrap();
-    let deleted = client.delete_stream().stream_name("_users").send().await;
+    let deleted = client
+        .sdk()
+        .delete_stream()
+        .stream_name("_users")
+        .send()
+        .await;
     deleted.unwrap();
     let write = write_to(&kinesis, &["users"]).input(records("users", 1));
     write.run().await.assert_success();
