@@ -70,7 +70,7 @@ async fn the_pool_lends_one_client_for_each_distinct_connection() {
     }
     let again = pool.lend(same[0].connection()).await.unwrap();
     assert_eq!(pool.open_clients(), 1);
-    again.list_streams().send().await.unwrap();
+    again.sdk().list_streams().send().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,7 +174,7 @@ async fn many_pages_are_read_and_faults_on_the_way_waited_out() {
 async fn a_record_of_somebody_else_is_an_error_without_its_content() {
     let kinesis = Kinesis::start().await;
     let stream = created(&kinesis, "a").await;
-    let put = stream.client().put_record().stream_name("a");
+    let put = stream.client().sdk().put_record().stream_name("a");
     let put = put
         .partition_key("k")
         .data(aws_sdk_kinesis::primitives::Blob::new("canary"));
