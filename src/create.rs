@@ -376,6 +376,13 @@ impl Attempt<'_> {
     }
 
     async fn wait(&mut self, status: &str) -> Result<(), Error> {
+        if self.waiting_since.is_none() && !self.created {
+            tracing::info!(
+                stream = self.stream_name,
+                status,
+                "Waiting until the stream is writable."
+            );
+        }
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         if since.elapsed() > self.patience.writable {
             return Err(Error::transient(format!(

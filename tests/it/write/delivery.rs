@@ -31,9 +31,7 @@ async fn a_small_sync_stores_every_record_and_sends_every_state_back() {
 async fn a_hundred_thousand_records_over_five_streams_arrive_once_and_no_state_is_early() {
     const RECORDS: usize = 100_000;
     const STREAMS: [&str; 5] = ["a", "b", "c", "d", "e"];
-    let mut options = Kinesis::options();
-    options.iterator_ttl_seconds = 300;
-    let kinesis = Kinesis::with(options).await;
+    let kinesis = Kinesis::start().await;
     let gate = Gate::new();
     let held = gate.clone();
     kinesis.on("PutRecords", move |call| match call.nth_for_stream {
@@ -176,6 +174,51 @@ async fn a_stream_that_is_stuck_does_not_stop_the_others() {
     gate.open();
     running.finish().await.assert_success();
     assert_eq!(kinesis.stored_count("_slow"), 1000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_stored_stops_the_reading_of_stdin() {
+    const RECORDS: usize = 4000;
+    let kinesis = kinesis_with(&["_users"]).await;
+    let gate = Gate::new();
+    let held = gate.clone();
+    kinesis.on("PutRecords", move |_| Fault::hold(&held));
+    let write = write_to(&kinesis, &["users"]).config(json!({ "bufferSize": 500 }));
+    let mut running = ready(write).await;
+    let data = format!(r#"{{"k":"{}"}}"#, "x".repeat(40_000));
+    let line = record("users", data).line();
+    let total = RECORDS * line.len();
+    let mut taken = running.feed(std::iter::repeat_n(line, RECORDS));
+    // It takes what it has room for, and then no more.
+    while tokio::time::timeout(Duration::from_secs(1), taken.changed())
+        .await
+        .is_ok_and(|changed| changed.is_ok())
+    {}
+    let held_back = total - *taken.borrow();
+    assert!(held_back > total / 2, "{held_back} of {total} bytes");
+    let rss = running.peak_rss_bytes();
+    assert!(rss < 200 << 20, "{rss} bytes");
+    running.kill();
+    running.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_sync_tells_how_far_it_is_and_at_its_end_what_became_of_each_stream() {
+    let kinesis = kinesis_with(&["_users", "_items"]).await;
+    let mut running = write_to(&kinesis, &["users", "items"]).spawn().await;
+    running.send(record("users", "{}")).await;
+    running
+        .wait_for_message(|line| line.logs("INFO", "Stored 1 records"))
+        .await;
+    let run = running.finish().await;
+    run.assert_success();
+    for summary in [
+        r#"Stream "_users": 1 records"#,
+        r#"Stream "_items": 0 records"#,
+    ] {
+        let logs = run.logs("INFO").into_iter();
+        assert_eq!(logs.filter(|log| log.contains(summary)).count(), 1, "{run}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{data_in, kinesis_with, lines, ready, write_to};
 use crate::support::faults::{Fault, Gate};
 use crate::support::messages::{numbered, record, records, state_stream};
+use crate::support::program::Running;
 use crate::support::server::Kinesis;
 use crate::support::verdict::{
     assert_all_states, assert_earned, assert_exactly_stored, assert_record_counts,
@@ -180,9 +181,9 @@ async fn throttling_without_end_is_a_transient_error() {
     assert!(run.states().is_empty(), "{run}");
 }
 
-/// A sync that has read a record and its state, which nobody else can know of: both are told by the
-/// state of a stream without records, which goes out at once.
-async fn has_read_a_record(kinesis: &Kinesis) -> crate::support::program::Running {
+/// A sync that has read a record and its state. It has told so by letting out the state of another
+/// stream, which came behind them and has nothing to wait for.
+async fn has_read_a_record(kinesis: &Kinesis) -> Running {
     let mut running = ready(write_to(kinesis, &["users"])).await;
     running.send(record("users", numbered(1))).await;
     running.send(state_stream("users", 1)).await;
@@ -251,6 +252,32 @@ async fn a_second_signal_ends_the_process_at_once() {
     let run = running.finish().await;
     assert_ne!(run.exit_code, Some(0));
     assert_eq!(run.states().len(), 1, "only the marker: {run}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_waits_for_a_silent_service_no_longer_than_the_grace_period() {
+    let kinesis = kinesis_with(&["_users"]).await;
+    kinesis.on("PutRecords", |_| Fault::silence());
+    let mut running = has_read_a_record(&kinesis).await;
+    let since = Instant::now();
+    running.terminate();
+    running.ended().await;
+    let took = since.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    let run = running.finish().await;
+    run.assert_failed("transient_error", "SIGTERM");
+    assert_eq!(run.states().len(), 1, "only the marker: {run}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stdout_that_is_closed_before_the_end_of_the_input_is_no_success() {
+    let kinesis = kinesis_with(&["_users"]).await;
+    let mut running = ready(write_to(&kinesis, &["users"])).await;
+    running.close_stdout().await;
+    running.send(record("users", "{}")).await;
+    running.send(state_stream("users", 1)).await;
+    let run = running.finish().await;
+    assert_eq!((run.exit_code, run.signal), (Some(1), None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

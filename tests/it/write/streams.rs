@@ -268,7 +268,10 @@ async fn a_stream_that_is_being_deleted_is_created_anew() {
         .await;
     deleted.unwrap();
     let write = write_to(&kinesis, &["users"]).input(records("users", 1));
-    write.run().await.assert_success();
+    let run = write.run().await;
+    run.assert_success();
+    let said = |log: &&str| log.contains("Waiting") && log.contains("status=DELETING");
+    assert!(run.logs("INFO").iter().any(said), "{run}");
     assert_eq!(kinesis.calls_of("CreateStream").len(), 1);
     assert_eq!(data_in(&kinesis, "_users").await, [numbered(0)]);
 }
