@@ -83,11 +83,11 @@ struct Killed {
 #[derive(Debug, Clone, Copy)]
 enum Moment {
     /// So long after the start.
-    AfterStart(Duration),
+    Start(Duration),
     /// So long after this request.
-    AfterRequest(usize, Duration),
+    Request(usize, Duration),
     /// After this state came out.
-    AfterState(usize),
+    State(usize),
 }
 
 /// One sync with faults, killed, and a second one.
@@ -101,12 +101,12 @@ impl Round {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let moment = match rng.u8(..4) {
-            0 => Moment::AfterStart(Duration::from_millis(rng.u64(..600))),
+            0 => Moment::Start(Duration::from_millis(rng.u64(..600))),
             1 | 2 => {
                 let pause = Duration::from_micros(rng.u64(..20_000));
-                Moment::AfterRequest(rng.usize(1..24), pause)
+                Moment::Request(rng.usize(1..24), pause)
             }
-            _ => Moment::AfterState(rng.usize(1..10)),
+            _ => Moment::State(rng.usize(1..10)),
         };
         let global = rng.bool();
         Self {
@@ -190,12 +190,12 @@ impl Round {
     async fn kill(&self, kinesis: &Kinesis, running: &mut Running) {
         let moment = async {
             match self.moment {
-                Moment::AfterStart(pause) => tokio::time::sleep(pause).await,
-                Moment::AfterRequest(nth, pause) => {
+                Moment::Start(pause) => tokio::time::sleep(pause).await,
+                Moment::Request(nth, pause) => {
                     kinesis.wait_for_calls("PutRecords", nth).await;
                     tokio::time::sleep(pause).await;
                 }
-                Moment::AfterState(nth) => {
+                Moment::State(nth) => {
                     let input = self.input();
                     let states = input
                         .iter()

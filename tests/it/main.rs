@@ -14,6 +14,7 @@ mod check;
 mod cli;
 mod config;
 mod credentials;
+mod docs;
 mod faults;
 mod kill;
 mod library;
