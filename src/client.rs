@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
@@ -13,8 +14,10 @@ use aws_sdk_kinesis::config::{
     Credentials, IdentityCache, SharedHttpClient, StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 
 use crate::config::{BaseCredentials, ConnectionSettings, Role};
 use crate::error::Error;
@@ -23,6 +26,9 @@ use crate::limits::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, CONNECTION_IDLE_MAX};
 
 /// What a role's sessions are called in CloudTrail.
 const ROLE_SESSION_NAME: &str = "airbyte-destination-kinesis";
+
+/// Names a file with certificate authorities to trust besides the system's, as for AWS's own tools.
+const CA_BUNDLE: &str = "AWS_CA_BUNDLE";
 
 /// Credentials are fetched anew at most this often, however many requests find them expired.
 const RENEW_PAUSE: Duration = Duration::from_secs(5);
@@ -138,7 +144,7 @@ async fn connect(settings: &ConnectionSettings) -> Result<Client, Error> {
     // The endpoint is not given to the loader: it is for Kinesis, and must not reach the services that
     // credentials come from.
     let mut loader: ConfigLoader =
-        aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
+        aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()?);
     if let Some(region) = settings.region() {
         loader = loader.region(Region::new(region.to_owned()));
     }
@@ -199,17 +205,47 @@ async fn assume(role: &Role, shared: &SdkConfig) -> AssumeRoleProvider {
     }
 }
 
-/// One connection pool, with the environment's proxy settings (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`).
-fn http_client() -> SharedHttpClient {
-    Builder::new()
+/// One connection pool, with the environment's proxy settings (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`)
+/// and its certificate authorities: the system's (`SSL_CERT_FILE`), and those in `AWS_CA_BUNDLE`.
+fn http_client() -> Result<SharedHttpClient, Error> {
+    let tls = TlsContext::builder()
+        .with_trust_store(trust_store()?)
+        .build()
+        .map_err(|error| Error::system("TLS cannot be set up.").with_internal(error.to_string()))?;
+    let client = Builder::new()
         .pool_idle_timeout(CONNECTION_IDLE_MAX)
-        .build_with_connector_fn(|settings, components| {
+        .build_with_connector_fn(move |settings, components| {
             let mut connector = Connector::builder()
                 .tls_provider(Provider::Rustls(CryptoMode::Ring))
+                .tls_context(tls.clone())
                 .proxy_config(ProxyConfig::from_env())
                 .pool_idle_timeout(CONNECTION_IDLE_MAX);
             connector.set_connector_settings(settings.cloned());
             connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
             connector.build()
-        })
+        });
+    Ok(client)
+}
+
+fn trust_store() -> Result<TrustStore, Error> {
+    let native = TrustStore::default();
+    let Some(path) = env::var_os(CA_BUNDLE).filter(|path| !path.is_empty()) else {
+        return Ok(native);
+    };
+    let certificates = fs::read(&path).map_err(|error| {
+        Error::config(format!(
+            "The file {} that {CA_BUNDLE} names cannot be read: {error}. Correct the variable, or remove it.",
+            path.display()
+        ))
+    })?;
+    // Looked at here, because the SDK panics over what it cannot read.
+    let readable = CertificateDer::pem_slice_iter(&certificates).collect::<Result<Vec<_>, _>>();
+    if readable.is_ok_and(|certificates| !certificates.is_empty()) {
+        Ok(native.with_pem_certificate(certificates))
+    } else {
+        Err(Error::config(format!(
+            "The file {} that {CA_BUNDLE} names holds no certificates in PEM format. Correct the variable, or remove it.",
+            path.display()
+        )))
+    }
 }

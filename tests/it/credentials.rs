@@ -190,3 +190,51 @@ async fn keys_of_the_settings_that_expire_end_the_sync_at_once() {
     run.assert_failed("config_error", "ExpiredTokenException");
     assert_eq!(kinesis.calls_of("PutRecords").len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_of_certificates_that_cannot_be_used_is_named() {
+    let kinesis = Kinesis::start().await;
+    for (path, part) in [
+        (
+            "/nowhere/bundle.pem",
+            "/nowhere/bundle.pem that AWS_CA_BUNDLE names cannot be read",
+        ),
+        (
+            "/dev/null",
+            "/dev/null that AWS_CA_BUNDLE names holds no certificates",
+        ),
+    ] {
+        let run = write(&kinesis).env("AWS_CA_BUNDLE", path).run().await;
+        run.assert_failed("config_error", part);
+    }
+    assert!(kinesis.calls().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_of_the_environment_is_used_and_exceptions_are_kept() {
+    // The server itself plays the proxy: it takes a request whatever host it is for.
+    let kinesis = Kinesis::start().await;
+    let elsewhere = json!({"endpoint": "http://kinesis.invalid:4567"});
+    let run = write(&kinesis)
+        .config(elsewhere.clone())
+        .env("HTTP_PROXY", &kinesis.endpoint())
+        .run()
+        .await;
+    run.assert_success();
+    assert_delivered(&kinesis).await;
+    assert!(
+        kinesis
+            .calls()
+            .iter()
+            .all(|call| call.header("host") == Some("kinesis.invalid:4567"))
+    );
+
+    let run = write(&kinesis)
+        .config(elsewhere)
+        .config(json!({"retryTimeoutSeconds": 1}))
+        .env("HTTP_PROXY", &kinesis.endpoint())
+        .env("NO_PROXY", "kinesis.invalid")
+        .run()
+        .await;
+    run.assert_failed("transient_error", "connection failed");
+}

@@ -367,7 +367,7 @@ async fn a_signal_ends_a_sync_that_gets_no_answer() {
     running.ended().await;
     let run = running.finish().await;
     run.assert_failed("transient_error", "SIGTERM");
-    assert_eq!(run.states(), [] as [&str; 0]);
+    assert!(run.states().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,7 +46,7 @@ async fn create_request(settings: Value) -> Value {
     let seen = Arc::new(Mutex::new(Value::Null));
     let writer = Arc::clone(&seen);
     kinesis.on("CreateStream", move |call| {
-        *writer.lock().unwrap() = call.json().clone();
+        *writer.lock().unwrap() = call.json();
         Fault::error(400, "AccessDeniedException", "no")
     });
     let run = write(&kinesis, settings).run().await;
