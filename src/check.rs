@@ -10,7 +10,9 @@ use crate::config::KinesisConfig;
 use crate::create::Patience;
 use crate::error::Error;
 use crate::fault::{Fault, FaultKind};
-use crate::limits::{CHECK_CLEAN_UP_MAX, CHECK_FAULTS_MAX, CHECK_WRITABLE_MAX, STREAM_POLL};
+use crate::limits::{
+    CHECK_CLEAN_UP_MAX, CHECK_FAULTS_MAX, CHECK_SETTLE, CHECK_WRITABLE_MAX, STREAM_POLL,
+};
 use crate::output::ConnectionStatus;
 use crate::signals::Shutdown;
 use crate::stream::KinesisStream;
@@ -90,10 +92,13 @@ async fn clean_up(probe: &KinesisStream) {
             Ok(_) => return,
             Err(error) => Fault::of(&error),
         };
-        if fault.kind == FaultKind::NotFound {
+        // The answer to CreateStream may be lost, and its work not be done yet.
+        let may_come = !probe.facts().created && since.elapsed() < CHECK_SETTLE;
+        if fault.kind == FaultKind::NotFound && !may_come {
             return;
         }
-        let may_go_later = fault.is_retryable() || fault.kind == FaultKind::InUse;
+        let may_go_later =
+            fault.is_retryable() || matches!(fault.kind, FaultKind::InUse | FaultKind::NotFound);
         if !may_go_later || since.elapsed() > CHECK_CLEAN_UP_MAX {
             tracing::warn!(
                 stream = probe.name(),

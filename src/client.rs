@@ -77,7 +77,7 @@ impl ClientLease {
             if self.shared.credentials_are_renewable {
                 self.renew();
             } else {
-                fault.kind = FaultKind::Credentials;
+                fault.is_final = true;
             }
         }
         fault

@@ -298,7 +298,7 @@ impl Faults {
         what: &str,
         permission: &str,
     ) -> Result<(), Error> {
-        let since = *self.since.get_or_insert_with(Instant::now);
+        let since = self.call_began();
         let pause = self.backoff.pause();
         let patience = if fault.kind == FaultKind::Throttled {
             patience.max(CONTROL_THROTTLED_MAX)
@@ -311,6 +311,11 @@ impl Faults {
         tracing::info!(code = %fault.code, "Could not {what}; trying again in {} ms.", pause.as_millis());
         sleep(pause).await;
         Ok(())
+    }
+
+    /// Takes note of when the first of the calls began, of which none has worked since.
+    fn call_began(&mut self) -> Instant {
+        *self.since.get_or_insert_with(Instant::now)
     }
 
     fn none(&mut self) {
@@ -336,6 +341,7 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     /// Looks at the stream, and does what helps. `None`: look again.
     async fn step(&mut self) -> Result<Option<StreamFacts>, Error> {
+        self.faults.call_began();
         match self.control.look(self.client, self.stream_name).await {
             Ok(look) => {
                 self.faults.none();

@@ -50,6 +50,8 @@ pub struct Fault {
     pub detail: String,
     /// Whether the service may have done what it was asked although the answer was lost.
     pub may_be_done: bool,
+    /// Whether what would help cannot be had here.
+    pub is_final: bool,
 }
 
 impl Fault {
@@ -73,6 +75,7 @@ impl Fault {
                         error.request_id().unwrap_or("unknown")
                     ),
                     may_be_done: status >= 500,
+                    is_final: false,
                 }
             }
             SdkError::ResponseError(response) => {
@@ -91,6 +94,7 @@ impl Fault {
                         error.request_id().unwrap_or("unknown")
                     ),
                     may_be_done: true,
+                    is_final: false,
                 }
             }
             SdkError::TimeoutError(_) => Self::local(
@@ -155,6 +159,7 @@ impl Fault {
             code,
             detail: chain(error),
             may_be_done: credentials.is_none(),
+            is_final: false,
         }
     }
 
@@ -178,6 +183,7 @@ impl Fault {
             code: code.to_owned(),
             detail: format!("{code}: {}", quotable(message.unwrap_or("no message"))),
             may_be_done: false,
+            is_final: false,
         }
     }
 
@@ -188,11 +194,15 @@ impl Fault {
             code: code.to_owned(),
             detail,
             may_be_done,
+            is_final: false,
         }
     }
 
     /// Whether the same call may work later.
     pub fn is_retryable(&self) -> bool {
+        if self.is_final {
+            return false;
+        }
         match self.kind {
             FaultKind::Throttled | FaultKind::Transient | FaultKind::Expired => true,
             FaultKind::Rejected

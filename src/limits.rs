@@ -130,6 +130,9 @@ pub const CHECK_WRITABLE_MAX: Duration = Duration::from_secs(180);
 /// `check` tries to delete its probe stream for this long.
 pub const CHECK_CLEAN_UP_MAX: Duration = Duration::from_secs(8);
 
+/// A stream whose CreateStream was not answered may still appear within this time.
+pub const CHECK_SETTLE: Duration = Duration::from_secs(1);
+
 /// Time between two progress lines.
 pub const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 

@@ -177,7 +177,7 @@ async fn configured_credentials_that_have_expired_are_the_users_to_renew() {
         .for_good()
         .fails(
             "config_error",
-            ["does not take the credentials", "ExpiredToken", "accessKey"],
+            ["credentials have expired", "ExpiredToken", "accessKey"],
         )
         .await;
 }
