@@ -20,7 +20,7 @@
 //! | module | one line |
 //! |---|---|
 //! | [`cli`] | arguments → [`cli::Command`] |
-//! | [`spec`], [`check`], [`write`] | one verb, one file |
+//! | [`spec`], [`check`], [`mod@write`] | one verb, one file |
 //! | [`config`] | [`config::KinesisConfig`]: what the user wrote → what is valid; secrets cannot be printed |
 //! | [`catalog`] | descriptors (Airbyte streams) and the Kinesis stream each goes to |
 //! | [`name_transformer`] | namespace and name → the stream's name in Kinesis |

@@ -1,0 +1,37 @@
+# The image that Airbyte's platform runs. For this machine's architecture:
+#
+#   docker build -t airbyte/destination-kinesis:0.2.0 .
+#
+# For both, into a registry (where a machine of each is at hand, `docker buildx create --append` saves the emulation):
+#
+#   docker buildx build --platform linux/amd64,linux/arm64 -t <registry>/destination-kinesis:0.2.0 --push .
+#
+# integration_tests/image.sh builds and tries this very file without a registry or a daemon.
+
+FROM rust:1.95-slim-trixie AS build
+WORKDIR /build
+# The dependencies alone: they are built again only when one of these two files changes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src \
+ && touch src/lib.rs \
+ && echo 'fn main() {}' > src/main.rs \
+ && cargo build --release --locked \
+ && rm -r src
+COPY src src
+# Cargo goes by the age of the files, and these may be older than what was just built in their place.
+RUN touch src/lib.rs src/main.rs \
+ && cargo build --release --locked
+
+# The platform starts connectors with a script inside the image, which needs sh, sleep, mv and kill; all of them are here.
+FROM debian:trixie-slim
+RUN groupadd --gid 1000 airbyte \
+ && useradd --uid 1000 --gid airbyte --home-dir /airbyte --no-create-home --shell /usr/sbin/nologin airbyte \
+ && install --directory --owner=airbyte --group=airbyte /airbyte
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /build/target/release/destination-kinesis /usr/local/bin/destination-kinesis
+WORKDIR /airbyte
+USER 1000:1000
+ENV AIRBYTE_ENTRYPOINT="/usr/local/bin/destination-kinesis"
+ENTRYPOINT ["/usr/local/bin/destination-kinesis"]
+LABEL io.airbyte.name="airbyte/destination-kinesis" \
+      io.airbyte.version="0.2.0"
