@@ -16,6 +16,7 @@ mod config;
 mod credentials;
 mod docs;
 mod faults;
+mod hostile;
 mod kill;
 mod library;
 mod memory;
