@@ -25,8 +25,8 @@ use crate::error::Error;
 use crate::fault::{Fault, FaultKind};
 use crate::input::{Block, End, Item};
 use crate::limits::{
-    FAILURE_GRACE, HELD_RECORD_OVERHEAD_BYTES, IN_FLIGHT_REQUESTS_MAX, IN_FLIGHT_SHARE_OF_FREE,
-    PROGRESS_EVERY, SHUTDOWN_GRACE, WINDOW_START,
+    FAILURE_GRACE, HELD_STATE_OVERHEAD_BYTES, IN_FLIGHT_REQUESTS_MAX, IN_FLIGHT_SHARE_OF_FREE,
+    PROGRESS_EVERY, RELEASED_BYTES_MAX, SHUTDOWN_GRACE, WINDOW_START,
 };
 use crate::memory::MemoryBounds;
 use crate::output::Output;
@@ -288,7 +288,7 @@ impl MessageConsumer {
         }
     }
 
-    /// Lets out the states that are earned by now, in one write.
+    /// Lets out the states that are earned by now, many in one write.
     fn release(&mut self) {
         let mut lines = Vec::new();
         for released in self.checkpoints.release() {
@@ -296,6 +296,10 @@ impl MessageConsumer {
             released
                 .state
                 .write(released.records, released.rejected, &mut lines);
+            if lines.len() >= RELEASED_BYTES_MAX {
+                self.output.lines(&lines);
+                lines.clear();
+            }
         }
         self.output.lines(&lines);
     }
@@ -499,7 +503,7 @@ impl MessageConsumer {
 }
 
 fn held_bytes_of(line: &StateLine) -> usize {
-    line.len_bytes() + HELD_RECORD_OVERHEAD_BYTES
+    line.len_bytes() + HELD_STATE_OVERHEAD_BYTES
 }
 
 impl Ending {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::catalog::Catalog;
 use crate::checkpoint::{DescriptorIndex, Scope};
 use crate::error::Error;
-use crate::limits::{INPUT_BLOCKS_MAX, LINE_BYTES_MAX, READ_BYTES};
+use crate::limits::{INPUT_BLOCKS_MAX, LINE_BYTES_MAX, LINE_GROWTH_BYTES_MAX, READ_BYTES};
 use crate::protocol::{
     self, AirbyteRecord, AirbyteState, Message, StateLine, StateScope, Unreadable,
 };
@@ -153,13 +153,16 @@ impl<R: Read> Reader<R> {
     /// Reads once, and returns how many bytes came.
     fn fill(&mut self) -> io::Result<usize> {
         if self.filled == self.buffer.len() {
-            // A long line: make room, twice as much each time, so that it is not copied too often.
-            let room = (self.buffer.len() * 2).min(LINE_BYTES_MAX + READ_BYTES);
+            // A long line: make room, twice as much at first, so that it is not copied too often.
+            let growth = self.buffer.len().min(LINE_GROWTH_BYTES_MAX);
+            let room = (self.buffer.len() + growth).min(LINE_BYTES_MAX + READ_BYTES);
             self.buffer.reserve_exact(room - self.buffer.len());
             self.buffer.resize(room, 0);
         }
+        // What a file gives at once must not become one block, however large the buffer has become.
+        let end = self.buffer.len().min(self.filled + READ_BYTES);
         loop {
-            match self.source.read(&mut self.buffer[self.filled..]) {
+            match self.source.read(&mut self.buffer[self.filled..end]) {
                 Ok(read) => {
                     self.filled += read;
                     return Ok(read);

@@ -69,6 +69,12 @@ pub const HELD_SHARE_OF_MEMORY: usize = 16;
 /// What a held record costs besides its bytes: the bookkeeping around it.
 pub const HELD_RECORD_OVERHEAD_BYTES: usize = 64;
 
+/// The same for a held state, which is mostly bookkeeping where a state is small.
+pub const HELD_STATE_OVERHEAD_BYTES: usize = 160;
+
+/// Bytes of states that are written to stdout at once, or one state if that is longer.
+pub const RELEASED_BYTES_MAX: usize = 256 * 1024;
+
 // ---- Ours: input ---------------------------------------------------------------------------------
 
 /// Bytes that one read from stdin asks for. A Linux pipe holds 64 KiB.
@@ -78,8 +84,12 @@ pub const READ_BYTES: usize = 64 * 1024;
 /// takes needs more than 10 MiB.
 pub const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Blocks of parsed input that may wait for the consumer.
-pub const INPUT_BLOCKS_MAX: usize = 4;
+/// A buffer for a long line grows by this much at the most: what it has too much is memory for nothing.
+pub const LINE_GROWTH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Blocks of parsed input that may wait for the consumer, while the next one is made. One, because a
+/// block may hold a state as long as a line may be.
+pub const INPUT_BLOCKS_MAX: usize = 1;
 
 // ---- Ours: time ----------------------------------------------------------------------------------
 

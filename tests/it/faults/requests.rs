@@ -1,7 +1,13 @@
 //! Whole requests that are refused, or answered by nobody who knows Kinesis.
 
+use serde_json::json;
+
 use super::drill::{Layout, Phase, drill};
 use crate::support::faults::{Fault, THROUGHPUT_EXCEEDED};
+use crate::support::messages::{catalog, numbered, records, state_stream, stream};
+use crate::support::program::Write;
+use crate::support::server::Kinesis;
+use crate::support::verdict::assert_earned;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_throttled_request_goes_again() {
@@ -143,7 +149,7 @@ async fn a_request_that_is_not_valid_and_then_not_answered_is_halved_all_the_sam
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_record_that_is_not_valid_is_named_and_its_neighbours_are_stored() {
+async fn one_record_that_is_not_valid_ends_the_sync_and_is_named() {
     drill(|_| Fault::error(400, "ValidationException", "1 validation error detected."))
         .always()
         .fails(
@@ -151,6 +157,35 @@ async fn one_record_that_is_not_valid_is_named_and_its_neighbours_are_stored() {
             ["one record", "bytes", "leave the record out"],
         )
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_before_a_record_that_is_not_valid_is_stored() {
+    const RECORDS: usize = 100;
+    for invalid in [0, 1, 37, RECORDS - 1] {
+        let kinesis = Kinesis::start().await;
+        kinesis.create_stream("_s0", 1).await;
+        kinesis.on("PutRecords", move |call| {
+            let data = numbered(invalid);
+            if call.entries().iter().any(|entry| entry.data() == data) {
+                Fault::error(400, "ValidationException", "1 validation error detected.")
+            } else {
+                Fault::pass()
+            }
+        });
+        let mut input = Vec::new();
+        for (n, message) in records("s0", RECORDS).into_iter().enumerate() {
+            input.extend([message, state_stream("s0", json!({ "cursor": n }))]);
+        }
+        let run = Write::to(&kinesis)
+            .catalog(catalog([stream("s0")]))
+            .input(input.clone())
+            .run()
+            .await;
+        run.assert_failed("config_error", "one record");
+        assert_earned(&kinesis, &input, &run).await;
+        assert_eq!(run.states().len(), invalid, "{run}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -105,7 +105,7 @@ impl Running {
     }
 
     /// [`Self::feed`] of parts that need not be lines.
-    pub(super) fn feed_bytes(
+    pub(crate) fn feed_bytes(
         &mut self,
         parts: impl Iterator<Item = Vec<u8>> + Send + 'static,
     ) -> watch::Receiver<usize> {
@@ -190,15 +190,13 @@ impl Running {
         self.status_bytes("VmHWM:")
     }
 
+    /// The same, if the process has not ended.
+    pub(crate) fn peak_rss_so_far(&self) -> Option<u64> {
+        status_bytes(self.child.id()?, "VmHWM:")
+    }
+
     fn status_bytes(&self, field: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
-            .expect("the process is there");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix(field))
-            .expect("a process in memory");
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a size");
-        kib * 1024
+        status_bytes(self.pid(), field).expect("a process in memory")
     }
 
     /// The lines that have come so far.
@@ -222,6 +220,11 @@ impl Running {
     ///
     /// If none comes before the process ends, or within [`DEADLINE`](super::DEADLINE).
     pub(crate) async fn next_state(&mut self) -> Line {
+        within("a state", self.next_state_in_its_time()).await
+    }
+
+    /// The same, for a test that knows how long to wait.
+    pub(crate) async fn next_state_in_its_time(&mut self) -> Line {
         let skip = self.states_seen;
         self.states_seen += 1;
         self.wait_for("a state", |lines| {
@@ -236,17 +239,15 @@ impl Running {
     ///
     /// If none comes before the process ends, or within [`DEADLINE`](super::DEADLINE).
     pub(crate) async fn wait_for_message(&self, wanted: impl Fn(&Line) -> bool) -> Line {
-        self.wait_for("a message", |lines| lines.iter().find(|line| wanted(line)))
-            .await
+        let found = self.wait_for("a message", |lines| lines.iter().find(|line| wanted(line)));
+        within("a message", found).await
     }
 
     async fn wait_for(&self, what: &str, find: impl Fn(&[Line]) -> Option<&Line>) -> Line {
         let mut output = self.output.subscribe();
-        let found = within(
-            what,
-            output.wait_for(|output| output.ended || find(&output.lines).is_some()),
-        )
-        .await;
+        let found = output
+            .wait_for(|output| output.ended || find(&output.lines).is_some())
+            .await;
         let output = found.expect("the sender is here");
         let line = find(&output.lines).cloned();
         line.unwrap_or_else(|| {
@@ -312,6 +313,14 @@ impl Running {
         }
         finished
     }
+}
+
+/// A size that the system tells of a process, if that has not ended.
+fn status_bytes(pid: u32, field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a size");
+    Some(kib * 1024)
 }
 
 /// Keeps each line with the time it came.
