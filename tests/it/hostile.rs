@@ -110,23 +110,6 @@ fn mutate(rng: &mut Rng, lines: &[Vec<u8>]) -> Vec<u8> {
     line
 }
 
-/// Lines that are no records and no states, and stay that when they are broken.
-fn idle_lines() -> Vec<Vec<u8>> {
-    let lines = [
-        log("INFO", &numbered(1).repeat(4)).line(),
-        log(
-            "ERROR",
-            &format!("{CANARY}: no such table, or é\u{1f600}. ").repeat(4),
-        )
-        .line(),
-        log("WARN", &CANARY.repeat(10)).line(),
-        log("DEBUG", &CANARY.repeat(10)).line(),
-        stream_status("s0", "COMPLETE").line(),
-        format!("Exception in thread \"main\" java.lang.Error: {CANARY}"),
-    ];
-    lines.map(String::into_bytes).into()
-}
-
 /// Breaks a line a little: one that holds much text mostly stays a message, with another text.
 fn scratch(rng: &mut Rng, lines: &[Vec<u8>]) -> Vec<u8> {
     let mut line = lines[rng.usize(..lines.len())].clone();
