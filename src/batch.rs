@@ -95,6 +95,11 @@ impl Batch {
         self.records.len() >= self.bounds.records
     }
 
+    /// Whether it was made with a shard map.
+    pub fn has_map(&self) -> bool {
+        self.map_version > 0
+    }
+
     /// What the batch takes of the memory's bound, in bytes.
     pub fn held_bytes(&self) -> usize {
         self.records.iter().map(Held::held_bytes).sum()

@@ -106,7 +106,9 @@ impl Lane {
         self.queue.push_back(held);
     }
 
-    fn push_front(&mut self, held: Held) {
+    /// Takes a record back, whose neighbours may be stored.
+    fn push_front(&mut self, mut held: Held) {
+        held.record.detach();
         self.bytes += held.record.size_bytes();
         self.queue.push_front(held);
     }
@@ -214,6 +216,10 @@ impl Buffer {
     /// Adds a record behind all others of its lane.
     pub fn admit(&mut self, mut held: Held) {
         held.lane = self.lane_of(&held);
+        if self.map.is_some() {
+            // Its neighbours are in other lanes, and may be gone long before it.
+            held.record.detach();
+        }
         self.lanes[held.lane].push_back(held);
     }
 
@@ -310,7 +316,7 @@ impl Buffer {
                     self.tally.records += 1;
                     self.tally.bytes += count(held.record.size_bytes());
                     self.tally.maybe_twice += u64::from(held.may_be_stored);
-                    if let Some(map) = &self.map {
+                    if let (Some(map), Some(shard_id)) = (&self.map, shard_id) {
                         self.wants_map |= current_map && map.shard_id(held.lane) != shard_id;
                     }
                     applied.freed_bytes += held.held_bytes();
@@ -478,6 +484,7 @@ impl Buffer {
         for old in std::mem::replace(&mut self.lanes, lanes) {
             for mut held in old.queue {
                 held.lane = self.lane_of(&held);
+                held.record.detach();
                 let lane = &mut self.lanes[held.lane];
                 if held.was_throttled {
                     lane.pace.get_or_insert_with(|| Pace::after_refusal(1, now));

@@ -31,11 +31,12 @@ use crate::limits::{
 use crate::memory::MemoryBounds;
 use crate::output::Output;
 use crate::protocol::StateLine;
-use crate::put::{PutOutcome, WireFormat, put};
+use crate::put::{PutOutcome, put};
 use crate::report;
 use crate::shard_map::ShardMap;
 use crate::signals::Shutdown;
 use crate::stream::{KinesisStream, too_large};
+use crate::wire::WireFormat;
 
 /// How long to wait before a shard map is asked for once more.
 const MAP_PAUSE: Duration = Duration::from_secs(1);

@@ -15,11 +15,14 @@ use uuid::Uuid;
 use crate::catalog::Catalog;
 use crate::checkpoint::{DescriptorIndex, Scope};
 use crate::error::Error;
-use crate::limits::{INPUT_BLOCKS_MAX, LINE_BYTES_MAX, LINE_GROWTH_BYTES_MAX, READ_BYTES};
+use crate::limits::{
+    ARENA_BYTES_MAX, ARENAS_BYTES, INPUT_BLOCKS_MAX, LINE_BYTES_MAX, LINE_GROWTH_BYTES_MAX,
+    READ_BYTES,
+};
 use crate::protocol::{
     self, AirbyteRecord, AirbyteState, Message, StateLine, StateScope, Unreadable,
 };
-use crate::record::EncodedRecord;
+use crate::record::{Arena, EmittedAt, EncodedRecord};
 
 /// One thing to do, in input order.
 #[derive(Debug)]
@@ -103,6 +106,8 @@ pub struct Reader<R> {
     catalog: Arc<Catalog>,
     /// For each Kinesis stream of the catalog.
     record_bytes_max: Vec<usize>,
+    /// The same.
+    arenas: Vec<Arena>,
     buffer: Vec<u8>,
     /// How much of the buffer holds bytes that were read.
     filled: usize,
@@ -117,9 +122,15 @@ impl<R: Read> Reader<R> {
     /// A reader of `source`, for records of the streams in `catalog`. `record_bytes_max` has for each
     /// Kinesis stream of the catalog how large a record may be.
     pub fn new(source: R, catalog: Arc<Catalog>, record_bytes_max: Vec<usize>) -> Self {
+        let arena_bytes = ARENAS_BYTES / record_bytes_max.len().max(1);
+        let arena_bytes = arena_bytes.min(ARENA_BYTES_MAX);
         Self {
             source,
             catalog,
+            arenas: record_bytes_max
+                .iter()
+                .map(|_| Arena::new(arena_bytes))
+                .collect(),
             record_bytes_max,
             buffer: vec![0; READ_BYTES],
             filled: 0,
@@ -175,7 +186,7 @@ impl<R: Read> Reader<R> {
 
     /// Takes all complete lines out of the buffer, and moves what is left to its front.
     fn take_lines(&mut self, items: &mut Vec<Item>) -> Result<(), Error> {
-        let taken_in = SystemTime::now();
+        let taken_in = EmittedAt::new(SystemTime::now());
         let buffer = std::mem::take(&mut self.buffer);
         let mut start = 0;
         let mut result = Ok(());
@@ -183,7 +194,7 @@ impl<R: Read> Reader<R> {
             memchr::memchr(b'\n', &buffer[start.max(self.searched)..self.filled])
         {
             let end = start.max(self.searched) + length;
-            result = self.line(&buffer[start..end], taken_in, items);
+            result = self.line(&buffer[start..end], &taken_in, items);
             start = end + 1;
             if result.is_err() {
                 break;
@@ -228,14 +239,14 @@ impl<R: Read> Reader<R> {
             self.line_number += 1;
             return Err(self.cannot_go_on(line, "the input ends in the middle of it"));
         }
-        self.line(line, SystemTime::now(), items)
+        self.line(line, &EmittedAt::new(SystemTime::now()), items)
     }
 
     /// Reads one line, and adds what it asks for to `items`.
     fn line(
         &mut self,
         line: &[u8],
-        taken_in: SystemTime,
+        taken_in: &EmittedAt,
         items: &mut Vec<Item>,
     ) -> Result<(), Error> {
         self.line_number += 1;
@@ -280,18 +291,23 @@ impl<R: Read> Reader<R> {
         ))
     }
 
-    fn record(&mut self, record: &AirbyteRecord<'_>, taken_in: SystemTime) -> Result<Item, Error> {
+    fn record(&mut self, record: &AirbyteRecord<'_>, taken_in: &EmittedAt) -> Result<Item, Error> {
         let namespace = record.namespace.as_deref();
         let descriptor = self
             .find(namespace, &record.stream)
             .ok_or_else(|| Catalog::unknown_stream(namespace, &record.stream))?;
-        let bytes_max = self.record_bytes_max[self.catalog.streams()[descriptor].stream];
-        Ok(
-            match EncodedRecord::encode_within(Uuid::new_v4(), record.data, taken_in, bytes_max) {
-                Ok(record) => Item::Record { descriptor, record },
-                Err(bytes) => Item::Oversized { descriptor, bytes },
-            },
-        )
+        let stream = self.catalog.streams()[descriptor].stream;
+        let encoded = EncodedRecord::encode_within(
+            Uuid::new_v4(),
+            record.data,
+            taken_in,
+            self.record_bytes_max[stream],
+            &mut self.arenas[stream],
+        );
+        Ok(match encoded {
+            Ok(record) => Item::Record { descriptor, record },
+            Err(bytes) => Item::Oversized { descriptor, bytes },
+        })
     }
 
     /// Looks a descriptor up. Records come in runs of one stream, so the last one is tried first.

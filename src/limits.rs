@@ -87,6 +87,12 @@ pub const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A buffer for a long line grows by this much at the most: what it has too much is memory for nothing.
 pub const LINE_GROWTH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Bytes of memory that the records of one stream share a piece of.
+pub const ARENA_BYTES_MAX: usize = 64 * 1024;
+
+/// The same for all streams together: with many streams, the pieces are smaller.
+pub const ARENAS_BYTES: usize = 1024 * 1024;
+
 /// Blocks of parsed input that may wait for the consumer, while the next one is made. One, because a
 /// block may hold a state as long as a line may be.
 pub const INPUT_BLOCKS_MAX: usize = 1;

@@ -122,8 +122,9 @@ pub struct Unreadable {
     pub may_matter: bool,
 }
 
+/// A text that is borrowed where it can be, also inside an `Option`.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -188,7 +189,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Present<'a> {
 ///
 /// [`Unreadable`] says why it is not a message, and whether it may have been one that matters.
 pub fn parse(line: &[u8]) -> Result<Message<'_>, Unreadable> {
-    let envelope: Envelope<'_> = serde_json::from_slice(line).map_err(|error| Unreadable {
+    // To check the line once is cheaper than to check each text in it.
+    let envelope: Result<Envelope<'_>, _> = match std::str::from_utf8(line) {
+        Ok(line) => serde_json::from_str(line),
+        Err(_) => serde_json::from_slice(line),
+    };
+    let envelope = envelope.map_err(|error| Unreadable {
         reason: if error.is_eof() {
             "the JSON ends too early"
         } else if std::str::from_utf8(line).is_err() {

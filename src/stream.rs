@@ -37,9 +37,10 @@ use crate::config::{KinesisConfig, NewStreams, StreamMode};
 use crate::create::{ControlPlane, Patience, StreamFacts};
 use crate::error::Error;
 use crate::limits::{REQUEST_BYTES_MAX, STREAM_WRITABLE_MAX};
-use crate::put::{PutOutcome, WireFormat, put};
+use crate::put::{PutOutcome, put};
 use crate::read::read_all;
 use crate::record::{EncodedRecord, KinesisRecord};
+use crate::wire::WireFormat;
 
 /// A Kinesis stream, with the records that are on their way into it.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use crate::checkpoint::Checkpoints;
 use crate::limits::WINDOW_START;
-use crate::put::WireFormat;
-use crate::record::EncodedRecord;
+use crate::record::{Arena, EmittedAt, EncodedRecord};
+use crate::wire::WireFormat;
 
 const BOUNDS: BatchBounds = BatchBounds {
     records: 500,
@@ -37,9 +37,7 @@ fn seal_now(buffer: &mut Buffer, now: Instant) -> Batch {
 }
 
 fn stored() -> Answer {
-    Answer::Stored {
-        shard_id: String::new(),
-    }
+    Answer::Stored { shard_id: None }
 }
 
 fn refused(code: &str) -> Answer {
@@ -97,6 +95,41 @@ fn a_batch_never_exceeds_its_bytes_but_one_record_always_fits() {
     assert_eq!(sizes, [3, 3, 1]);
     buffer.admit(held(50_000, now));
     assert_eq!(seal_now(&mut buffer, now).records.len(), 1);
+}
+
+#[test]
+fn a_record_that_stays_behind_its_neighbours_has_memory_of_its_own() {
+    let now = Instant::now();
+    let mut arena = Arena::new(10_000);
+    let emitted_at = EmittedAt::new(SystemTime::UNIX_EPOCH);
+    let mut neighbour = || {
+        let id = Uuid::new_v4();
+        let record = EncodedRecord::encode_within(id, "{}", &emitted_at, 1000, &mut arena);
+        Held::new(record.unwrap(), Token::default(), now)
+    };
+    let place = |held: &Held| held.record.bytes().as_ptr();
+    let mut buffer = Buffer::new(BOUNDS, BUDGET, 1);
+
+    let (stored_one, refused_one) = (neighbour(), neighbour());
+    let shared = place(&refused_one);
+    buffer.admit(stored_one);
+    buffer.admit(refused_one);
+    let batch = seal_now(&mut buffer, now);
+    assert_eq!(place(&batch.records[1]), shared, "nothing is copied before");
+    let answers = vec![stored(), refused("InternalFailure")];
+    buffer.apply(outcome(batch, Ok(answers)), now);
+    assert_ne!(place(&buffer.lanes[0].queue[0]), shared);
+
+    let dealt_out = neighbour();
+    let shared = place(&dealt_out);
+    buffer.admit(dealt_out);
+    buffer.set_map(map(1), now);
+    assert_ne!(place(&buffer.lanes[0].queue[1]), shared);
+
+    let late = neighbour();
+    let shared = place(&late);
+    buffer.admit(late);
+    assert_ne!(place(&buffer.lanes[0].queue[2]), shared);
 }
 
 #[test]
@@ -332,7 +365,7 @@ impl Shards {
                 taken.2 += size;
                 self.stored[index] += 1;
                 Answer::Stored {
-                    shard_id: self.map.shard_id(index).to_owned(),
+                    shard_id: Some(self.map.shard_id(index).to_owned()),
                 }
             })
             .collect()
@@ -464,7 +497,7 @@ fn a_new_map_keeps_order_and_loses_nothing() {
             .records
             .iter()
             .map(|held| Answer::Stored {
-                shard_id: map(3).shard_id(held.lane).to_owned(),
+                shard_id: Some(map(3).shard_id(held.lane).to_owned()),
             })
             .collect();
         for token in buffer.apply(outcome(batch, Ok(answers)), later).stored {
@@ -484,7 +517,7 @@ fn a_shard_that_the_map_does_not_know_asks_for_a_new_map() {
     buffer.admit(held(100, now));
     let batch = seal_now(&mut buffer, now);
     let answer = Answer::Stored {
-        shard_id: "shardId-000000000007".to_owned(),
+        shard_id: Some("shardId-000000000007".to_owned()),
     };
     buffer.apply(outcome(batch, Ok(vec![answer])), now);
     assert!(buffer.wants_map());
