@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use crate::fault::Fault;
 use crate::limits::GET_RECORDS_PAUSE;
 use crate::retry::Backoff;
-use crate::shard_map::{is_open, list_shards};
+use crate::shard_map::list_shards;
 
 /// Faults in a row that are waited out for one page.
 const TRIES_MAX: usize = 8;
@@ -21,14 +21,7 @@ const TRIES_MAX: usize = 8;
 pub async fn read_all(client: &Client, stream_name: &str) -> Result<Vec<Record>, Fault> {
     let mut records = Vec::new();
     for shard in list_shards(client, stream_name).await? {
-        read_shard(
-            client,
-            stream_name,
-            shard.shard_id(),
-            is_open(&shard),
-            &mut records,
-        )
-        .await?;
+        read_shard(client, stream_name, shard.shard_id(), &mut records).await?;
     }
     Ok(records)
 }
@@ -37,7 +30,6 @@ async fn read_shard(
     client: &Client,
     stream_name: &str,
     shard_id: &str,
-    is_open: bool,
     records: &mut Vec<Record>,
 ) -> Result<(), Fault> {
     let iterator = client
@@ -49,10 +41,11 @@ async fn read_shard(
         .await
         .map_err(|error| Fault::of(&error))?;
     let mut next = iterator.shard_iterator;
-    // A closed shard ends where there is no further iterator, an open one where nothing is behind.
+    // An open shard ends where nothing is behind; a closed one also where there is no further iterator,
+    // which moto always gives.
     while let Some(iterator) = next {
         let page = get_page(client, &iterator).await?;
-        let at_the_tip = is_open && page.millis_behind_latest == Some(0);
+        let at_the_tip = page.millis_behind_latest == Some(0);
         let is_empty = page.records.is_empty();
         records.extend(page.records);
         next = page.next_shard_iterator.filter(|next| !next.is_empty());

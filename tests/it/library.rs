@@ -1,5 +1,8 @@
 //! The library: clients lent out, and one stream from its creation to its end.
 
+use std::collections::HashSet;
+use std::sync::Mutex;
+
 use destination_kinesis::client::KinesisClientPool;
 use destination_kinesis::config::KinesisConfig;
 use destination_kinesis::stream::KinesisStream;
@@ -8,6 +11,7 @@ use serde_json::{Value, json};
 use crate::support::faults::Fault;
 use crate::support::program::connection;
 use crate::support::server::Kinesis;
+use crate::support::within;
 
 /// The settings for this server, with these on top.
 fn config(kinesis: &Kinesis, settings: Value) -> KinesisConfig {
@@ -150,6 +154,32 @@ async fn records_are_read_from_every_shard_and_page_after_reshards_too() {
     assert!(read_back(&stream).await == expected);
     let shards = 2 + 3 + 5 + 2 + 1;
     assert_eq!(kinesis.calls_of("GetShardIterator").len(), shards);
+}
+
+/// moto never ends a closed shard: each page names a next one, and says that nothing is behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_shard_that_never_ends_is_read_until_nothing_is_behind() {
+    let kinesis = Kinesis::start().await;
+    let mut stream = created(&kinesis, "s").await;
+    stream.put(r#"{"n":1}"#).unwrap();
+    stream.flush().await.unwrap();
+    kinesis.reshard("s", 3).await;
+    let asked = Mutex::new(HashSet::new());
+    kinesis.on("GetRecords", move |call| {
+        let iterator = call.json()["ShardIterator"].clone();
+        let is_first = asked.lock().unwrap().insert(iterator.to_string());
+        Fault::tamper(move |page| {
+            if page["NextShardIterator"].is_null() {
+                page["NextShardIterator"] = iterator;
+                page["MillisBehindLatest"] = json!(0);
+            }
+            if !is_first {
+                page["Records"] = json!([]);
+            }
+        })
+    });
+    let data = within("the end of the stream", read_back(&stream)).await;
+    assert_eq!(data, [r#"{"n":1}"#]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
