@@ -18,6 +18,7 @@ mod docs;
 mod faults;
 mod kill;
 mod library;
+mod packaging;
 mod settings;
 mod support;
 mod support_selftest;
