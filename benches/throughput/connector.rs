@@ -69,7 +69,7 @@ pub(crate) fn run(binary: &Path, case: &Case, block: &Block, bytes_per_second: u
         "accessKey": "AKIAIOSFODNN7EXAMPLE",
         "privateKey": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
         "bufferSize": case.buffer_size,
-        "protocol": case.protocol.setting(),
+        "requestFormat": case.protocol.setting(),
     });
     fs::write(&config_path, config.to_string())?;
     fs::write(&catalog_path, catalog(case.streams))?;
