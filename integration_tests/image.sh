@@ -222,13 +222,16 @@ ends killed 143
 
 say "A reader that goes away while the input stays open:"
 mkfifo "$work/no_reader.input"
-PLATFORM_FOLDER=$work/no_reader "$here/platform_run.sh" write --config "$work/config.json" \
-  --catalog "$here/configured_catalog.json" < "$work/no_reader.input" 2> "$work/no_reader.err" \
-  | head -n 1 > "$work/no_reader.out" &
+(
+  export PLATFORM_FOLDER=$work/no_reader
+  "$here/platform_run.sh" write --config "$work/config.json" --catalog "$here/configured_catalog.json" \
+    < "$work/no_reader.input" 2> "$work/no_reader.err" | head -n 1 > "$work/no_reader.out"
+) &
+running=$!
 exec 3> "$work/no_reader.input"
 until_there 1 "$work/no_reader/exitCode.txt"
 exec 3>&-
-wait
+wait "$running" || true
 expect "no_reader: exitCode.txt" "$(< "$work/no_reader/exitCode.txt")" 1
 [[ ! -s $work/no_reader.err ]] || fail "no_reader: something came on stderr"
 

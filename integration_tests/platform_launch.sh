@@ -21,7 +21,7 @@ watcher=$!
 
 wait "$connector"
 code=$?
-kill "$watcher"
+kill "$watcher" 2> /dev/null
 
 echo "$code" > TEMP_EXIT_CODE.txt
 mv TEMP_EXIT_CODE.txt exitCode.txt

@@ -4,8 +4,9 @@
     $(integration_tests/python.sh) integration_tests/servers.py [NAME..]
 
 Each server gets: `check`; the three sample files, with all types of states and unusual names; 3,000 records with a state after
-each 250 of a stream; and, where the server can change the number of shards, the first file once more after that. At the end a
-table says which server showed what.
+each 250 of a stream, in on-demand streams where the server has them; then the first file again and again, into the same streams: in
+CBOR where the server takes it, and with another number of shards where that can be changed. At the end a table says which server
+showed what.
 
 Needs cargo, and npm (installed from Debian's packages where it is missing and that is possible).
 """
@@ -45,6 +46,8 @@ class Server:
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
     folder: Path = HERE
+    takes_cbor: bool = False
+    """Whether it answers PutRecords in CBOR as AWS does."""
 
 
 def servers(port: int, other_port: int) -> dict:
@@ -65,7 +68,8 @@ def ferrokinesis(port: int, *options: str) -> Server:
     lock = (PROJECT / "Cargo.lock").read_text(encoding="utf-8")
     version = re.search(r'name = "ferrokinesis"\nversion = "(.*)"', lock)[1]
     program = TARGET / "debug" / "examples" / "kinesis_server"
-    return Server(" ".join(["ferrokinesis", *options]), version, [str(program), str(port), *options])
+    return Server(" ".join(["ferrokinesis", *options]), version, [str(program), str(port), *options],
+                  takes_cbor=True)
 
 
 def kinesis_local(port: int, other_port: int) -> Server:
@@ -76,7 +80,7 @@ def kinesis_local(port: int, other_port: int) -> Server:
         "SHARD_LIMIT": "1000",
         "LOG_LEVEL": "ERROR",
     }
-    return Server("kinesis-local", version, ["node", "main.js"], environment, package)
+    return Server("kinesis-local", version, ["node", "main.js"], environment, package, takes_cbor=True)
 
 
 def kinesalite(port: int) -> Server:
@@ -171,12 +175,15 @@ def write_bulk(folder: Path) -> tuple[Path, Path]:
     return catalog, messages
 
 
+def stream_mode(kinesis, name: str) -> str | None:
+    return summary_when_active(kinesis, name).get("StreamModeDetails", {}).get("StreamMode")
+
+
 def has_on_demand(kinesis) -> bool:
     """Whether a stream can be in on-demand mode."""
     try:
         kinesis.create_stream(StreamName="on_demand", StreamModeDetails={"StreamMode": "ON_DEMAND"})
-        summary = summary_when_active(kinesis, "on_demand")
-        return summary.get("StreamModeDetails", {}).get("StreamMode") == "ON_DEMAND"
+        return stream_mode(kinesis, "on_demand") == "ON_DEMAND"
     except ClientError:
         return False
 
@@ -211,36 +218,49 @@ def summary_when_active(kinesis, name: str) -> dict:
         time.sleep(sync.PAUSE_S)
 
 
-def try_server(connector: Connector, kinesis, port: int, folder: Path) -> dict[str, str]:
+def try_server(connector: Connector, server: Server, kinesis, port: int, folder: Path) -> dict[str, str]:
     """What the server showed, by column of the table."""
     config = folder / "config.json"
+    records = states = 0
+
+    def deliver(catalog, messages, note="", **settings):
+        nonlocal records, states
+        config.write_text(json.dumps(config_for(port) | settings), encoding="utf-8")
+        run, _ = sync.write_and_compare(connector, kinesis, config, catalog, messages)
+        expected = Expectation.of(catalog, messages)
+        records, states = records + expected.records(), states + len(expected.states)
+        print(f"  {messages.name}{note}: {expected.records()} records, {len(expected.states)} states, {run.seconds:.1f} s",
+              flush=True)
+
     config.write_text(json.dumps(config_for(port)), encoding="utf-8")
     verdict = connector.run("check", config=config).require_success().of_type("CONNECTION_STATUS")[0]
     if verdict["connectionStatus"]["status"] != "SUCCEEDED":
         raise Failed(f"check: {verdict['connectionStatus']['message']}")
-    if left := [name for name in kinesis.list_streams(Limit=100)["StreamNames"] if name.startswith("airbyte_check_")]:
-        sync.wait_until_gone(kinesis, left)
+    sync.wait_until_gone(
+        kinesis, [name for name in kinesis.list_streams()["StreamNames"] if name.startswith("airbyte_check_")]
+    )
 
     catalog = HERE / "configured_catalog.json"
-    jobs = [(catalog, HERE / name) for name in SAMPLES] + [write_bulk(folder)]
-    records = states = 0
-    for catalog_file, messages in jobs:
-        run, _ = sync.write_and_compare(connector, kinesis, config, catalog_file, messages)
-        expected = Expectation.of(catalog_file, messages)
-        records, states = records + expected.records(), states + len(expected.states)
-        print(f"  {messages.name}: {expected.records()} records, {len(expected.states)} states, {run.seconds:.1f} s",
-              flush=True)
+    for name in SAMPLES:
+        deliver(catalog, HERE / name, requestFormat="json")
+    on_demand = has_on_demand(kinesis)
+    mode = "ON_DEMAND" if on_demand else "PROVISIONED"
+    deliver(*write_bulk(folder), f", {mode}", requestFormat="json", streamMode=mode)
+    if on_demand and stream_mode(kinesis, "_bulk_a") != mode:
+        raise Failed("the connector's streams are not in on-demand mode")
+    if server.takes_cbor:
+        deliver(catalog, HERE / SAMPLES[0], " in CBOR", requestFormat="cbor")
     resharded = reshard(kinesis, "public_customers")
     if resharded:
-        run, _ = sync.write_and_compare(connector, kinesis, config, *jobs[0])
-        print(f"  after a reshard: the first file once more, {run.seconds:.1f} s", flush=True)
+        deliver(catalog, HERE / SAMPLES[0], " after a reshard")
     yes = {True: "yes", False: "not offered"}
     return {
         "check": "SUCCEEDED",
         "records equal": f"{records:,}",
         "states equal": str(states),
+        "on-demand streams": yes[on_demand],
+        "CBOR": yes[server.takes_cbor],
         "after a reshard": yes[resharded],
-        "on-demand streams": yes[has_on_demand(kinesis)],
         "limits of a shard": yes[has_shard_limits(kinesis)],
     }
 
@@ -262,7 +282,7 @@ def main() -> int:
                 row |= {"server": server.name, "version": server.version}
                 print(f"{server.name} {server.version}", flush=True)
                 with running(server, port, Path(folder) / "log") as kinesis:
-                    row |= try_server(connector, kinesis, port, Path(folder))
+                    row |= try_server(connector, server, kinesis, port, Path(folder))
             except (Failed, ClientError, BotoCoreError, subprocess.CalledProcessError) as error:
                 failures += 1
                 row["check"] = "FAILED"
