@@ -532,13 +532,28 @@ impl Ending {
     }
 
     /// A stream was given up. Nothing more is sent; requests in flight may still earn their states.
-    /// The first error is the one that counts.
+    /// The first error and the first deadline are the ones that count.
     fn failed(error: Error, before: Option<Self>) -> Self {
+        let before = before.unwrap_or(Self::EOF);
         let deadline = Instant::now() + FAILURE_GRACE;
         Self {
-            error: before.and_then(|before| before.error).or(Some(error)),
-            deadline: Some(deadline),
+            error: before.error.or(Some(error)),
+            deadline: Some(before.deadline.map_or(deadline, |of| of.min(deadline))),
             sends: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_failure_neither_replaces_the_first_nor_puts_the_end_off() {
+        let first = Ending::failed(Error::config("first"), Some(Ending::EOF));
+        let deadline = first.deadline.unwrap();
+        let second = Ending::failed(Error::system("second"), Some(first));
+        assert_eq!(second.error.unwrap().message(), "first");
+        assert_eq!(second.deadline, Some(deadline));
     }
 }

@@ -20,6 +20,7 @@ mod hostile;
 mod kill;
 mod library;
 mod memory;
+mod packaging;
 mod settings;
 mod support;
 mod support_selftest;
