@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::batch::{Batch, BatchBounds, Held};
 use crate::checkpoint::Token;
 use crate::fault::{Fault, FaultKind};
-use crate::limits::BATCH_AGE_MAX;
+use crate::limits::{BATCH_AGE_MAX, SHARD_PAUSE_MAX};
 use crate::pacing::{Pace, cost};
 use crate::put::{Answer, PutOutcome};
 use crate::retry::Backoff;
@@ -373,14 +373,18 @@ impl Buffer {
                 lane.stalled_since = None;
             } else if refused > 0 {
                 lane.stalled_since.get_or_insert(now);
-                lane.resume = Some(now + lane.backoff.pause());
+                lane.resume = Some(now + lane.backoff.pause().min(SHARD_PAUSE_MAX));
             }
             if heard.throttled > 0 {
                 self.tally.throttled += count(heard.throttled);
                 self.wants_map |= self.map.is_none();
                 lane.pace
-                    .get_or_insert_with(|| Pace::after_refusal(shards_a_lane, now))
-                    .heard(now, heard.stored, heard.throttled);
+                    .get_or_insert_with(|| Pace::after_refusal(shards_a_lane, now));
+            }
+            if let Some(pace) = &mut lane.pace
+                && heard.stored + heard.throttled > 0
+            {
+                pace.heard(now, heard.stored, heard.throttled);
             }
         }
     }

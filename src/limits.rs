@@ -119,6 +119,10 @@ pub const BACKOFF_BASE: Duration = Duration::from_millis(100);
 /// The longest pause of a backoff, before jitter.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
+/// The longest pause for one shard that takes nothing. A shard's limits count by the second, and what asks
+/// whether it takes any again is a record or two.
+pub const SHARD_PAUSE_MAX: Duration = Duration::from_secs(2);
+
 /// One stream may take this long to become writable, from the call that created it or from the
 /// moment it was first found not writable. AWS needs some 30 s.
 pub const STREAM_WRITABLE_MAX: Duration = Duration::from_secs(600);

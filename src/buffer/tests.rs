@@ -464,8 +464,12 @@ fn a_shard_that_takes_nothing_does_not_slow_the_others() {
     shards.broken = Some((2, seconds(10), seconds(20)));
     let took = run(&mut shards, 200_000, 300, true);
     // The broken shard has a fifth of the records, and ten seconds less to store them in.
+    println!(
+        "{took:?} against {took_healthy:?}, {} refused",
+        shards.refused
+    );
     assert!(
-        took < took_healthy + seconds(14),
+        took < took_healthy + seconds(13),
         "{took:?} against {took_healthy:?}"
     );
     assert!(shards.refused < 20_000, "{} refused", shards.refused);
