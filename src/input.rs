@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::catalog::Catalog;
 use crate::checkpoint::{DescriptorIndex, Scope};
+use crate::config::KeySource;
 use crate::error::Error;
 use crate::limits::{
     ARENA_BYTES_MAX, ARENAS_BYTES, INPUT_BLOCKS_MAX, LINE_BYTES_MAX, LINE_GROWTH_BYTES_MAX,
@@ -80,13 +81,14 @@ pub struct Block {
 pub fn start(
     source: impl Read + Send + 'static,
     catalog: Arc<Catalog>,
+    keys: KeySource,
     record_bytes_max: Vec<usize>,
 ) -> io::Result<mpsc::Receiver<Block>> {
     let (sender, receiver) = mpsc::channel(INPUT_BLOCKS_MAX);
     std::thread::Builder::new()
         .name("stdin".to_owned())
         .spawn(move || {
-            let mut reader = Reader::new(source, catalog, record_bytes_max);
+            let mut reader = Reader::new(source, catalog, keys, record_bytes_max);
             loop {
                 let block = reader.next_block();
                 let is_last = block.end.is_some();
@@ -104,6 +106,7 @@ pub fn start(
 pub struct Reader<R> {
     source: R,
     catalog: Arc<Catalog>,
+    keys: KeySource,
     /// For each Kinesis stream of the catalog.
     record_bytes_max: Vec<usize>,
     /// The same.
@@ -119,14 +122,20 @@ pub struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    /// A reader of `source`, for records of the streams in `catalog`. `record_bytes_max` has for each
+    /// A reader of `source`, for records of the streams in `catalog`, with partition keys from `keys`. `record_bytes_max` has for each
     /// Kinesis stream of the catalog how large a record may be.
-    pub fn new(source: R, catalog: Arc<Catalog>, record_bytes_max: Vec<usize>) -> Self {
+    pub fn new(
+        source: R,
+        catalog: Arc<Catalog>,
+        keys: KeySource,
+        record_bytes_max: Vec<usize>,
+    ) -> Self {
         let arena_bytes = ARENAS_BYTES / record_bytes_max.len().max(1);
         let arena_bytes = arena_bytes.min(ARENA_BYTES_MAX);
         Self {
             source,
             catalog,
+            keys,
             arenas: record_bytes_max
                 .iter()
                 .map(|_| Arena::new(arena_bytes))
@@ -296,10 +305,17 @@ impl<R: Read> Reader<R> {
         let descriptor = self
             .find(namespace, &record.stream)
             .ok_or_else(|| Catalog::unknown_stream(namespace, &record.stream))?;
-        let stream = self.catalog.streams()[descriptor].stream;
+        let configured = &self.catalog.streams()[descriptor];
+        let stream = configured.stream;
+        let key = match self.keys {
+            KeySource::Random => None,
+            KeySource::PrimaryKey => configured.primary_key.partition_key(record.data),
+        }
+        .map(Arc::from);
         let encoded = EncodedRecord::encode_within(
             Uuid::new_v4(),
             record.data,
+            key,
             taken_in,
             self.record_bytes_max[stream],
             &mut self.arenas[stream],
@@ -374,7 +390,7 @@ mod tests {
             .into_iter()
             .filter(|piece| !piece.is_empty())
             .collect();
-        let mut reader = Reader::new(Pieces(pieces), catalog(), vec![1000; 2]);
+        let mut reader = Reader::new(Pieces(pieces), catalog(), KeySource::Random, vec![1000; 2]);
         let mut items = Vec::new();
         loop {
             let block = reader.next_block();
@@ -449,7 +465,12 @@ mod tests {
 
     #[test]
     fn a_line_beyond_the_bound_is_refused_with_bounded_memory() {
-        let mut reader = Reader::new(io::repeat(b'x'), catalog(), vec![1000; 2]);
+        let mut reader = Reader::new(
+            io::repeat(b'x'),
+            catalog(),
+            KeySource::Random,
+            vec![1000; 2],
+        );
         let block = reader.next_block();
         let Some(end) = block.end else {
             panic!("there is no line");
@@ -467,6 +488,7 @@ mod tests {
         let mut reader = Reader::new(
             io::Cursor::new(format!("{long}\n{RECORD}\n")),
             catalog(),
+            KeySource::Random,
             vec![1000; 2],
         );
         let block = reader.next_block();

@@ -44,6 +44,12 @@ pub const GET_RECORDS_PAUSE: Duration = Duration::from_millis(200);
 /// The oldest record of a buffer waits at most this long for company before it is sent.
 pub const BATCH_AGE_MAX: Duration = Duration::from_millis(500);
 
+/// Bytes of one Kinesis record that holds many, at most, with its partition key: what the Kinesis Producer
+/// Library aims at by default (`AggregationMaxSize` in its
+/// [configuration](https://github.com/awslabs/amazon-kinesis-producer/blob/master/java/amazon-kinesis-producer-sample/default_config.properties)),
+/// so consumers are used to it. A single record may be larger; it goes alone.
+pub const AGGREGATE_BYTES_MAX: usize = 51_200;
+
 /// PutRecords requests in flight at one time in the process.
 pub const IN_FLIGHT_REQUESTS_MAX: usize = 64;
 
@@ -68,6 +74,9 @@ pub const HELD_SHARE_OF_MEMORY: usize = 16;
 
 /// What a held record costs besides its bytes: the bookkeeping around it.
 pub const HELD_RECORD_OVERHEAD_BYTES: usize = 64;
+
+/// The same for a record with a partition key of its own: the key, and its place among those that wait.
+pub const HELD_KEY_OVERHEAD_BYTES: usize = 160;
 
 /// The same for a held state, which is mostly bookkeeping where a state is small.
 pub const HELD_STATE_OVERHEAD_BYTES: usize = 160;

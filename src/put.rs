@@ -26,7 +26,7 @@ pub struct PutOutcome {
 }
 
 /// What Kinesis said to one record.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Answer {
     /// It is stored.
     Stored {
@@ -50,7 +50,8 @@ pub async fn put(
 ) -> PutOutcome {
     let result = send(client, stream_name, &batch, format)
         .await
-        .and_then(|answers| check(answers, batch.records.len()));
+        .and_then(|answers| check(answers, batch.entry_count()))
+        .map(|answers| deal(answers, &batch));
     PutOutcome {
         format,
         batch,
@@ -120,6 +121,17 @@ fn check(answers: Vec<Answer>, expected: usize) -> Result<Vec<Answer>, Fault> {
         ));
     }
     Ok(answers)
+}
+
+/// Gives each record the answer of the Kinesis record that it is in.
+fn deal(answers: Vec<Answer>, batch: &Batch) -> Vec<Answer> {
+    if answers.len() == batch.records.len() {
+        return answers;
+    }
+    let dealt = answers.into_iter().zip(batch.entries());
+    dealt
+        .flat_map(|(answer, records)| std::iter::repeat_n(answer, records.len()))
+        .collect()
 }
 
 /// What an entry means. Stored is only what has a sequence number and no error code.

@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
@@ -57,6 +58,8 @@ impl Arena {
 #[derive(Clone, PartialEq, Eq)]
 pub struct EncodedRecord {
     bytes: Bytes,
+    /// `None`: its id is its partition key.
+    key: Option<Arc<str>>,
 }
 
 impl EncodedRecord {
@@ -70,7 +73,7 @@ impl EncodedRecord {
         Self::build(id, data, &escapes, &emitted_at, &mut Arena::new(0))
     }
 
-    /// The same, unless the record would be larger than `size_bytes_max`, counted as [`EncodedRecord::size_bytes`] does:
+    /// The same, with the partition key `key` if there is one, unless the record would be larger than `size_bytes_max`, counted as [`EncodedRecord::size_bytes`] does:
     /// known before it takes any memory.
     ///
     /// # Errors
@@ -79,16 +82,21 @@ impl EncodedRecord {
     pub fn encode_within(
         id: Uuid,
         data: &str,
+        key: Option<Arc<str>>,
         emitted_at: &EmittedAt,
         size_bytes_max: usize,
         arena: &mut Arena,
     ) -> Result<Self, usize> {
         let escapes = Escapes::in_text(data);
-        let size_bytes = envelope_len(data, &escapes, emitted_at) + DEFAULT_PARTITION_KEY_BYTES;
+        let key_bytes = key
+            .as_ref()
+            .map_or(DEFAULT_PARTITION_KEY_BYTES, |key| key.len());
+        let size_bytes = envelope_len(data, &escapes, emitted_at) + key_bytes;
         if size_bytes > size_bytes_max {
             return Err(size_bytes);
         }
-        Ok(Self::build(id, data, &escapes, emitted_at, arena))
+        let record = Self::build(id, data, &escapes, emitted_at, arena);
+        Ok(Self { key, ..record })
     }
 
     fn build(
@@ -114,6 +122,7 @@ impl EncodedRecord {
 
         Self {
             bytes: piece.split().freeze(),
+            key: None,
         }
     }
 
@@ -139,7 +148,13 @@ impl EncodedRecord {
     /// The key whose hash decides on the record's shard.
     #[must_use]
     pub fn partition_key(&self) -> &str {
-        self.id()
+        self.key.as_deref().unwrap_or_else(|| self.id())
+    }
+
+    /// The partition key, where it is not the id: records that share it keep their order.
+    #[must_use]
+    pub const fn own_key(&self) -> Option<&Arc<str>> {
+        self.key.as_ref()
     }
 
     /// The envelope: one JSON object in UTF-8. A clone of it shares the memory.
@@ -148,11 +163,11 @@ impl EncodedRecord {
         &self.bytes
     }
 
-    /// What Kinesis counts for this record, in bytes, when the id is its partition key: envelope plus key
+    /// What Kinesis counts for this record, in bytes: envelope plus partition key
     /// ([`PutRecordsRequestEntry`](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecordsRequestEntry.html)).
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        self.bytes.len() + DEFAULT_PARTITION_KEY_BYTES
+        self.bytes.len() + self.partition_key().len()
     }
 }
 

@@ -24,7 +24,8 @@ use base64_simd::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use crate::batch::{Batch, Held};
+use crate::aggregate::aggregate;
+use crate::batch::Batch;
 use crate::cbor::KinesisCbor;
 use crate::protocol::Text;
 use crate::put::{Answer, verdict};
@@ -88,11 +89,11 @@ impl PutRecordsCall {
         let (sdk, request) = match format {
             WireFormat::Json => (
                 SharedClientProtocol::new(AwsJsonRpcProtocol::aws_json_1_1()),
-                json_request(stream_name, &batch.records)?,
+                json_request(stream_name, batch)?,
             ),
             WireFormat::Cbor => (
                 SharedClientProtocol::new(KinesisCbor::default()),
-                cbor_request(stream_name, &batch.records),
+                cbor_request(stream_name, batch),
             ),
         };
         let call = Self {
@@ -186,23 +187,34 @@ impl ClientProtocolInner for PutRecordsCall {
     }
 }
 
-fn json_request(stream_name: &str, records: &[Held]) -> serde_json::Result<Vec<u8>> {
-    const ENTRY_BYTES: usize = br#"{"Data":"","PartitionKey":""},"#.len();
-    let lengths = records.iter().map(|held| {
-        let data = BASE64.encoded_length(held.record.bytes().len());
-        ENTRY_BYTES + data + held.record.partition_key().len()
-    });
-    let mut body = Vec::with_capacity(stream_name.len() + 64 + lengths.sum::<usize>());
+/// The Kinesis records of a batch: data and partition key.
+fn entries(batch: &Batch) -> impl Iterator<Item = (Bytes, &str)> {
+    batch.entries().filter_map(|records| {
+        let data = match records {
+            [held] => held.record.bytes().clone(),
+            _ => aggregate(records),
+        };
+        Some((data, records.first()?.record.partition_key()))
+    })
+}
+
+fn json_request(stream_name: &str, batch: &Batch) -> serde_json::Result<Vec<u8>> {
+    const ENTRY_BYTES: usize = br#"{"Data":"==","PartitionKey":""},"#.len();
+    let capacity = stream_name.len()
+        + 64
+        + batch.entry_count() * ENTRY_BYTES
+        + BASE64.encoded_length(batch.bytes);
+    let mut body = Vec::with_capacity(capacity);
     body.extend_from_slice(br#"{"StreamName":"#);
     write_text(stream_name, &mut body)?;
     body.extend_from_slice(br#","Records":"#);
     let mut before = b'[';
-    for held in records {
+    for (data, partition_key) in entries(batch) {
         body.push(before);
         body.extend_from_slice(br#"{"Data":""#);
-        BASE64.encode_append(held.record.bytes(), &mut body);
+        BASE64.encode_append(&data, &mut body);
         body.extend_from_slice(br#"","PartitionKey":"#);
-        write_text(held.record.partition_key(), &mut body)?;
+        write_text(partition_key, &mut body)?;
         body.push(b'}');
         before = b',';
     }
@@ -223,18 +235,15 @@ fn write_text(text: &str, out: &mut Vec<u8>) -> serde_json::Result<()> {
     Ok(())
 }
 
-fn cbor_request(stream_name: &str, records: &[Held]) -> Vec<u8> {
+fn cbor_request(stream_name: &str, batch: &Batch) -> Vec<u8> {
     const ENTRY_BYTES: usize = 40;
-    let lengths = records
-        .iter()
-        .map(|held| ENTRY_BYTES + held.record.bytes().len() + held.record.partition_key().len());
-    let capacity = stream_name.len() + 64 + lengths.sum::<usize>();
+    let capacity = stream_name.len() + 64 + batch.entry_count() * ENTRY_BYTES + batch.bytes;
     let mut body = Encoder::new(Vec::with_capacity(capacity));
     body.map(2).str("StreamName").str(stream_name);
-    body.str("Records").array(records.len());
-    for held in records {
-        body.map(2).str("Data").blob_bytes(held.record.bytes());
-        body.str("PartitionKey").str(held.record.partition_key());
+    body.str("Records").array(batch.entry_count());
+    for (data, partition_key) in entries(batch) {
+        body.map(2).str("Data").blob_bytes(&data);
+        body.str("PartitionKey").str(partition_key);
     }
     body.into_writer()
 }
@@ -309,6 +318,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::batch::{BatchBounds, Held};
     use crate::checkpoint::Token;
     use crate::record::EncodedRecord;
 
@@ -325,12 +335,24 @@ mod tests {
             .collect()
     }
 
+    fn batch() -> Batch {
+        let bounds = BatchBounds {
+            records: 500,
+            bytes: usize::MAX,
+            aggregate_bytes: None,
+        };
+        let mut batch = Batch::new(bounds, 0);
+        records().into_iter().for_each(|held| batch.push(held));
+        batch
+    }
+
     #[test]
     fn a_request_in_json_is_what_the_service_documents() {
-        let records = records();
-        let body = json_request("a_stream", &records).unwrap();
+        let batch = batch();
+        let body = json_request("a_stream", &batch).unwrap();
         let request: Value = serde_json::from_slice(&body).unwrap();
-        let entries: Vec<_> = records
+        let entries: Vec<_> = batch
+            .records
             .iter()
             .map(|held| {
                 json!({
@@ -341,15 +363,15 @@ mod tests {
             .collect();
         let expected = json!({"StreamName": "a_stream", "Records": entries});
         assert_eq!(request, expected);
-        assert!(body.capacity() < body.len() + 200, "room is made once");
+        assert!(body.capacity() < body.len() + 500, "room is made once");
     }
 
     #[test]
     fn a_request_in_cbor_is_the_same() {
         use ciborium::Value;
         let text = |text: &str| Value::Text(text.to_owned());
-        let records = records();
-        let body = cbor_request("a_stream", &records);
+        let batch = batch();
+        let body = cbor_request("a_stream", &batch);
         let entry = |held: &Held| {
             let data = Value::Bytes(held.record.bytes().to_vec());
             let key = text(held.record.partition_key());
@@ -359,7 +381,7 @@ mod tests {
             (text("StreamName"), text("a_stream")),
             (
                 text("Records"),
-                Value::Array(records.iter().map(entry).collect()),
+                Value::Array(batch.records.iter().map(entry).collect()),
             ),
         ]);
         let request: Value = ciborium::from_reader(body.as_slice()).unwrap();

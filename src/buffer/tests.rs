@@ -1,8 +1,10 @@
 use super::*;
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_sdk_kinesis::types::{HashKeyRange, SequenceNumberRange, Shard};
+use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::checkpoint::Checkpoints;
@@ -13,6 +15,7 @@ use crate::wire::WireFormat;
 const BOUNDS: BatchBounds = BatchBounds {
     records: 500,
     bytes: 5 * 1024 * 1024,
+    aggregate_bytes: None,
 };
 const BUDGET: Duration = Duration::from_secs(600);
 
@@ -26,7 +29,11 @@ fn held(data_bytes: usize, now: Instant) -> Held {
 }
 
 fn bounds(records: usize, bytes: usize) -> BatchBounds {
-    BatchBounds { records, bytes }
+    BatchBounds {
+        records,
+        bytes,
+        aggregate_bytes: None,
+    }
 }
 
 fn seal_now(buffer: &mut Buffer, now: Instant) -> Batch {
@@ -104,7 +111,7 @@ fn a_record_that_stays_behind_its_neighbours_has_memory_of_its_own() {
     let emitted_at = EmittedAt::new(SystemTime::UNIX_EPOCH);
     let mut neighbour = || {
         let id = Uuid::new_v4();
-        let record = EncodedRecord::encode_within(id, "{}", &emitted_at, 1000, &mut arena);
+        let record = EncodedRecord::encode_within(id, "{}", None, &emitted_at, 1000, &mut arena);
         Held::new(record.unwrap(), Token::default(), now)
     };
     let place = |held: &Held| held.record.bytes().as_ptr();
@@ -304,6 +311,8 @@ struct Shards {
     broken: Option<(usize, Duration, Duration)>,
     stored: Vec<u32>,
     refused: u32,
+    /// How long the buffer says that it waited for shards.
+    waited: Duration,
 }
 
 fn shard(index: usize, of: usize) -> Shard {
@@ -340,6 +349,7 @@ impl Shards {
             broken: None,
             stored: vec![0; count],
             refused: 0,
+            waited: Duration::ZERO,
         }
     }
 
@@ -417,6 +427,13 @@ fn run(shards: &mut Shards, records: u32, data_bytes: usize, allow_map: bool) ->
         }
         at += Duration::from_millis(1);
     }
+    let told: u64 = buffer.refusals().values().sum();
+    assert_eq!(
+        told,
+        u64::from(shards.refused),
+        "every refusal has its shard"
+    );
+    shards.waited = buffer.tally().waited;
     at
 }
 
@@ -436,6 +453,11 @@ fn shards_at_their_limit_are_used_well_and_not_hammered() {
         let mut shards = Shards::new(count);
         let took = run(&mut shards, records, 300, true);
         assert_good_use(&shards, took, 1000.0, 0.85);
+        let share = shards.waited.as_secs_f64() / took.as_secs_f64();
+        assert!(
+            (0.5..=1.0).contains(&share),
+            "waited {share:.3} of the time"
+        );
     }
 }
 
@@ -525,4 +547,115 @@ fn a_shard_that_the_map_does_not_know_asks_for_a_new_map() {
     };
     buffer.apply(outcome(batch, Ok(vec![answer])), now);
     assert!(buffer.wants_map());
+}
+
+// ---- Keys ----------------------------------------------------------------------------------------
+
+fn keyed(key: u8, now: Instant) -> Held {
+    let record = EncodedRecord::encode_within(
+        Uuid::new_v4(),
+        "{}",
+        Some(Arc::from(key.to_string())),
+        &EmittedAt::new(SystemTime::UNIX_EPOCH),
+        1000,
+        &mut Arena::new(0),
+    );
+    Held::new(record.unwrap(), Token::default(), now)
+}
+
+/// What a server does with one request.
+#[derive(Clone, Debug)]
+enum Deed {
+    /// Takes all but these, of which it says that a shard is busy or that something failed.
+    Refuses(Vec<bool>),
+    /// Takes all, and the answer is lost.
+    LosesTheAnswer,
+    /// Takes nothing.
+    Fails,
+    /// Says that one record is not acceptable, without a word on which.
+    Rejects,
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        4 => prop::collection::vec(prop::bool::weighted(0.3), 8).prop_map(Deed::Refuses),
+        1 => Just(Deed::LosesTheAnswer),
+        1 => Just(Deed::Fails),
+        1 => Just(Deed::Rejects),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn records_of_one_key_are_stored_in_the_order_they_came(
+        keys in prop::collection::vec(0..6_u8, 1..150),
+        deeds in prop::collection::vec((deed(), 0..3_usize, 0..4_usize), 0..60),
+        aggregate_bytes in prop::option::of(Just(700_usize)),
+    ) {
+        let mut now = Instant::now();
+        let bounds = BatchBounds { records: 8, bytes: 100_000, aggregate_bytes };
+        let mut buffer = Buffer::new(bounds, BUDGET, 3);
+        let mut came: HashMap<String, Vec<String>> = HashMap::new();
+        for key in &keys {
+            let held = keyed(*key, now);
+            came.entry(held.record.partition_key().to_owned()).or_default().push(held.record.id().to_owned());
+            buffer.admit(held);
+        }
+        // What the server has, in its order; and what is in flight.
+        let mut stored: Vec<(String, String)> = Vec::new();
+        let mut acknowledged = 0;
+        let mut in_flight: VecDeque<PutOutcome> = VecDeque::new();
+        let mut deeds = deeds.into_iter();
+        while acknowledged < keys.len() {
+            let (deed, answered, shards) = deeds.next().unwrap_or((Deed::Refuses(Vec::new()), 9, 0));
+            now += Duration::from_secs(3);
+            if shards > 0 {
+                buffer.set_map(map(shards), now);
+            }
+            if let Seal::Batch(batch) = buffer.seal(now, true) {
+                let mut take = |held: &Held| stored.push((held.record.partition_key().to_owned(), held.record.id().to_owned()));
+                let result = match deed {
+                    Deed::Fails => Err(transient()),
+                    Deed::Rejects if batch.records.len() > 1 => {
+                        Err(Fault::local(FaultKind::Rejected, "ValidationException", String::new(), false))
+                    }
+                    Deed::LosesTheAnswer | Deed::Rejects => {
+                        batch.records.iter().for_each(&mut take);
+                        Err(Fault::local(FaultKind::Transient, "lost", String::new(), true))
+                    }
+                    Deed::Refuses(refusals) => Ok(batch
+                        .entries()
+                        .enumerate()
+                        .flat_map(|(at, records)| {
+                            let is_refused = refusals.get(at).copied().unwrap_or_default();
+                            if !is_refused {
+                                records.iter().for_each(&mut take);
+                            }
+                            let code = if at % 2 == 0 { "ProvisionedThroughputExceededException" } else { "InternalFailure" };
+                            let answer = if is_refused { refused(code) } else { self::stored() };
+                            std::iter::repeat_n(answer, records.len())
+                        })
+                        .collect()),
+                };
+                in_flight.push_back(outcome(batch, result));
+            }
+            // Answers come in any order.
+            for _ in 0..answered.max(usize::from(in_flight.len() > 4)) {
+                let at = in_flight.len() / 2;
+                let Some(outcome) = in_flight.remove(at) else { break };
+                let applied = buffer.apply(outcome, now);
+                prop_assert!(applied.give_up.is_none());
+                acknowledged += applied.stored.len();
+            }
+        }
+        prop_assert!(buffer.is_empty() && buffer.behind.is_empty());
+        let mut seen = HashSet::new();
+        let mut order: HashMap<String, Vec<String>> = HashMap::new();
+        for (key, id) in stored {
+            if seen.insert(id.clone()) {
+                order.entry(key).or_default().push(id);
+            }
+        }
+        prop_assert_eq!(order, came);
+    }
 }

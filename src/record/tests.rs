@@ -31,8 +31,9 @@ fn assert_round_trip(data: &str, moment: SystemTime) {
     assert_eq!(record.size_bytes(), record.bytes().len() + 36);
     let size = record.size_bytes();
     let moment = EmittedAt::new(moment);
-    let within =
-        |max| EncodedRecord::encode_within(id(), data, &moment, max, &mut Arena::new(data.len()));
+    let within = |max| {
+        EncodedRecord::encode_within(id(), data, None, &moment, max, &mut Arena::new(data.len()))
+    };
     assert_eq!(within(size).as_ref(), Ok(&record));
     assert_eq!(within(size - 1), Err(size));
 
@@ -52,8 +53,9 @@ fn assert_round_trip(data: &str, moment: SystemTime) {
 fn neighbours_share_memory_until_one_is_detached() {
     let mut arena = Arena::new(300);
     let moment = EmittedAt::new(at(1, 0));
-    let mut encode =
-        |data| EncodedRecord::encode_within(id(), data, &moment, usize::MAX, &mut arena).unwrap();
+    let mut encode = |data| {
+        EncodedRecord::encode_within(id(), data, None, &moment, usize::MAX, &mut arena).unwrap()
+    };
     let first = encode(r#"{"a":1}"#);
     let mut second = encode(r#"{"b":"22"}"#);
     let does_not_fit = encode(r#"{"c":"333333333333333333333333333333333333333333333333333"}"#);

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking; clippy knows the test functions, not the helpers they call"
 )]
 
+mod aggregation;
 mod check;
 mod cli;
 mod config;
@@ -17,6 +18,7 @@ mod credentials;
 mod docs;
 mod faults;
 mod hostile;
+mod keys;
 mod kill;
 mod library;
 mod memory;
