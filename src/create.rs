@@ -446,6 +446,7 @@ impl Attempt<'_> {
             | FaultKind::Expired
             | FaultKind::Credentials
             | FaultKind::Kms
+            | FaultKind::Untrusted
             | FaultKind::Unexpected => {
                 self.faults
                     .pause(fault, self.patience.faults, &what, "kinesis:CreateStream")
