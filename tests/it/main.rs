@@ -13,6 +13,7 @@
 mod check;
 mod cli;
 mod config;
+mod corpus;
 mod credentials;
 mod docs;
 mod faults;
