@@ -100,6 +100,23 @@ fn a_batch_never_exceeds_its_bytes_but_one_record_always_fits() {
 }
 
 #[test]
+fn a_queue_that_has_become_short_gives_its_memory_back() {
+    let now = Instant::now();
+    let mut buffer = Buffer::new(BOUNDS, BUDGET, 1);
+    (0..20_000).for_each(|_| buffer.admit(held(10, now)));
+    let mut left = 20_000;
+    while let Seal::Batch(batch) = buffer.seal(now, true) {
+        left -= batch.records.len();
+        let room = buffer.lanes[0].queue.capacity();
+        assert!(
+            room <= 4 * left.max(QUEUE_RECORDS_KEPT) + 1,
+            "{room} for {left}"
+        );
+    }
+    assert_eq!(left, 0);
+}
+
+#[test]
 fn only_refused_records_go_again_first_and_with_their_ids() {
     let now = Instant::now();
     let mut buffer = Buffer::new(bounds(4, 1_000_000), BUDGET, 1);
