@@ -23,7 +23,9 @@ pub fn check(text: &[u8]) {
         }
     }
     let shown = format!("{read:?}");
-    let may_be_shown = match serde_json::from_slice(text) {
+    // A byte order mark in front is passed over.
+    let json = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
+    let may_be_shown = match serde_json::from_slice(json) {
         Ok(Value::Object(mut settings)) => {
             for secret in ["accessKey", "privateKey", "sessionToken"] {
                 settings.remove(secret);

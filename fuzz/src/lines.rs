@@ -16,6 +16,9 @@ static CATALOG: LazyLock<Arc<Catalog>> = LazyLock::new(|| {
 /// Small, so that records which are too large occur.
 const RECORD_BYTES_MAX: usize = 300;
 
+/// The time in a record has up to so many bytes, more or less: trailing zeros are left out.
+const TIME_BYTES: usize = 10;
+
 /// Bytes on stdin.
 pub fn check(input: &[u8]) {
     let whole = read(vec![input.to_vec()]);
@@ -51,12 +54,21 @@ fn describe(item: &Item) -> String {
     match item {
         Item::Record { descriptor, record } => {
             assert!(record.size_bytes() <= RECORD_BYTES_MAX);
+            if record.size_bytes() + TIME_BYTES > RECORD_BYTES_MAX {
+                return format!("at the limit of {descriptor}");
+            }
             format!(
                 "record of {descriptor}, {}",
                 without_what_is_random(record.bytes())
             )
         }
-        Item::Oversized { descriptor, .. } => format!("too large for {descriptor}"),
+        Item::Oversized { descriptor, bytes } => {
+            assert!(*bytes > RECORD_BYTES_MAX);
+            if *bytes <= RECORD_BYTES_MAX + TIME_BYTES {
+                return format!("at the limit of {descriptor}");
+            }
+            format!("too large for {descriptor}")
+        }
         Item::State { scope, line } => {
             let mut out = Vec::new();
             line.write(1, 0, &mut out);
