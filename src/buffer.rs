@@ -96,6 +96,10 @@ pub enum GiveUp {
     },
 }
 
+/// A queue keeps memory for so many records when it has become short, so that it need not grow again and
+/// again.
+const QUEUE_RECORDS_KEPT: usize = 512;
+
 #[derive(Debug, Default)]
 struct Lane {
     queue: VecDeque<Held>,
@@ -139,6 +143,14 @@ impl Lane {
             .pop_front()
             .map(|held| batch.push(held))
             .is_some()
+    }
+
+    /// Gives back the memory of a queue that has become short: there may be very many of them.
+    fn shrink(&mut self) {
+        let wanted = (2 * self.queue.len()).max(QUEUE_RECORDS_KEPT);
+        if self.queue.capacity() > 2 * wanted {
+            self.queue.shrink_to(wanted);
+        }
     }
 
     /// Brings the pace up to date. Returns when the lane is due, if it has anything: `None` is now.
@@ -364,6 +376,7 @@ impl Buffer {
             let lane = &mut self.lanes[lane];
             if lane.resume.is_none() {
                 while lane.take_into(&mut batch) {}
+                lane.shrink();
             }
         }
         batch

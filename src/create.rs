@@ -479,6 +479,7 @@ impl Attempt<'_> {
             | FaultKind::Expired
             | FaultKind::Credentials
             | FaultKind::Kms
+            | FaultKind::Untrusted
             | FaultKind::Unexpected => {
                 self.faults
                     .pause(fault, self.patience.faults, &what, "kinesis:CreateStream")

@@ -105,6 +105,7 @@ fn a_batch_never_exceeds_its_bytes_but_one_record_always_fits() {
 }
 
 #[test]
+<<<<<<< HEAD
 fn a_record_that_stays_behind_its_neighbours_has_memory_of_its_own() {
     let now = Instant::now();
     let mut arena = Arena::new(10_000);
@@ -137,6 +138,22 @@ fn a_record_that_stays_behind_its_neighbours_has_memory_of_its_own() {
     let shared = place(&late);
     buffer.admit(late);
     assert_ne!(place(&buffer.lanes[0].queue[2]), shared);
+=======
+fn a_queue_that_has_become_short_gives_its_memory_back() {
+    let now = Instant::now();
+    let mut buffer = Buffer::new(BOUNDS, BUDGET, 1);
+    (0..20_000).for_each(|_| buffer.admit(held(10, now)));
+    let mut left = 20_000;
+    while let Seal::Batch(batch) = buffer.seal(now, true) {
+        left -= batch.records.len();
+        let room = buffer.lanes[0].queue.capacity();
+        assert!(
+            room <= 4 * left.max(QUEUE_RECORDS_KEPT) + 1,
+            "{room} for {left}"
+        );
+    }
+    assert_eq!(left, 0);
+>>>>>>> h4
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod aggregation;
 mod check;
 mod cli;
 mod config;
+mod corpus;
 mod credentials;
 mod docs;
 mod faults;
