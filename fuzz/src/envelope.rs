@@ -3,7 +3,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use destination_kinesis::record::{EncodedRecord, KinesisRecord};
+use destination_kinesis::record::{Arena, EmittedAt, EncodedRecord, KinesisRecord};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -22,9 +22,13 @@ pub fn check(input: &[u8]) {
     let record = EncodedRecord::encode(id, data, time);
     let size = record.size_bytes();
     assert_eq!(size, record.bytes().len() + record.partition_key().len());
-    let fits = EncodedRecord::encode_within(id, data, time, size);
+    let emitted_at = EmittedAt::new(time);
+    let within = |size| {
+        EncodedRecord::encode_within(id, data, None, &emitted_at, size, &mut Arena::new(300))
+    };
+    let fits = within(size);
     assert_eq!(fits.as_ref(), Ok(&record));
-    let does_not_fit = EncodedRecord::encode_within(id, data, time, size - 1);
+    let does_not_fit = within(size - 1);
     assert_eq!(does_not_fit, Err(size));
 
     assert!(!record.bytes().contains(&b'\n'));

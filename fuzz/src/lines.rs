@@ -6,10 +6,11 @@ use std::io::{self, Read};
 use std::sync::{Arc, LazyLock};
 
 use destination_kinesis::catalog::Catalog;
+use destination_kinesis::config::KeySource;
 use destination_kinesis::input::{End, Item, Reader};
 
 static CATALOG: LazyLock<Arc<Catalog>> = LazyLock::new(|| {
-    let text = br#"{"streams":[{"stream":{"name":"a"}},{"stream":{"name":"b","namespace":"n"}}]}"#;
+    let text = br#"{"streams":[{"stream":{"name":"a"},"primary_key":[["id"],["k","n"]]},{"stream":{"name":"b","namespace":"n"}}]}"#;
     Arc::new(Catalog::from_json(text).expect("a catalog"))
 });
 
@@ -36,6 +37,7 @@ fn read(pieces: Vec<Vec<u8>>) -> (Vec<String>, String) {
     let mut reader = Reader::new(
         Pieces(pieces.collect()),
         Arc::clone(&CATALOG),
+        KeySource::PrimaryKey,
         vec![RECORD_BYTES_MAX; 2],
     );
     let mut items = Vec::new();

@@ -105,7 +105,6 @@ fn a_batch_never_exceeds_its_bytes_but_one_record_always_fits() {
 }
 
 #[test]
-<<<<<<< HEAD
 fn a_record_that_stays_behind_its_neighbours_has_memory_of_its_own() {
     let now = Instant::now();
     let mut arena = Arena::new(10_000);
@@ -138,7 +137,9 @@ fn a_record_that_stays_behind_its_neighbours_has_memory_of_its_own() {
     let shared = place(&late);
     buffer.admit(late);
     assert_ne!(place(&buffer.lanes[0].queue[2]), shared);
-=======
+}
+
+#[test]
 fn a_queue_that_has_become_short_gives_its_memory_back() {
     let now = Instant::now();
     let mut buffer = Buffer::new(BOUNDS, BUDGET, 1);
@@ -153,7 +154,6 @@ fn a_queue_that_has_become_short_gives_its_memory_back() {
         );
     }
     assert_eq!(left, 0);
->>>>>>> h4
 }
 
 #[test]
