@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use destination_kinesis::catalog::Catalog;
 use destination_kinesis::checkpoint::{Checkpoints, Scope};
+use destination_kinesis::config::KeySource;
 use destination_kinesis::input::Reader;
 use destination_kinesis::protocol;
 use destination_kinesis::record::EncodedRecord;
@@ -41,7 +42,12 @@ fn read_lines(bencher: Bencher<'_, '_>, size: Size) {
         .counter(BytesCount::new(block.bytes.len()))
         .bench(|| {
             let source = Cursor::new(block.bytes.as_slice());
-            let mut reader = Reader::new(source, Arc::clone(&catalog), vec![1024 * 1024]);
+            let mut reader = Reader::new(
+                source,
+                Arc::clone(&catalog),
+                KeySource::Random,
+                vec![1024 * 1024],
+            );
             while black_box(reader.next_block()).end.is_none() {}
         });
 }

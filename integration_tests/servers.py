@@ -4,7 +4,8 @@
     $(integration_tests/python.sh) integration_tests/servers.py [NAME..]
 
 Each server gets: `check`; the three sample files, with all types of states and unusual names; 3,000 records with a state after
-each 250 of a stream, in on-demand streams where the server has them; then the first file again and again, into the same streams: in
+each 250 of a stream, in on-demand streams where the server has them, and the same aggregated, with random keys and by primary
+key; then the first file again and again, into the same streams: in
 CBOR where the server takes it, and with another number of shards where that can be changed. At the end a table says which server
 showed what.
 
@@ -157,7 +158,7 @@ def write_bulk(folder: Path) -> tuple[Path, Path]:
     """A catalog and a file of messages: more than fits into one request."""
     catalog, messages = folder / "bulk_catalog.json", folder / "bulk.jsonl"
     streams = [{"stream": {"name": name, "json_schema": {}, "supported_sync_modes": ["full_refresh"]},
-                "sync_mode": "full_refresh", "destination_sync_mode": "append"} for name in BULK_RECORDS]
+                "sync_mode": "full_refresh", "destination_sync_mode": "append", "primary_key": [["n"]]} for name in BULK_RECORDS]
     catalog.write_text(json.dumps({"streams": streams}), encoding="utf-8")
     with open(messages, "w", encoding="utf-8") as file:
         left = dict(BULK_RECORDS)
@@ -223,14 +224,15 @@ def try_server(connector: Connector, server: Server, kinesis, port: int, folder:
     config = folder / "config.json"
     records = states = 0
 
-    def deliver(catalog, messages, note="", **settings):
+    def deliver(catalog, messages, note="", key_of=None, **settings):
         nonlocal records, states
         config.write_text(json.dumps(config_for(port) | settings), encoding="utf-8")
-        run, _ = sync.write_and_compare(connector, kinesis, config, catalog, messages)
+        run, _ = sync.write_and_compare(connector, kinesis, config, catalog, messages, key_of)
         expected = Expectation.of(catalog, messages)
         records, states = records + expected.records(), states + len(expected.states)
         print(f"  {messages.name}{note}: {expected.records()} records, {len(expected.states)} states, {run.seconds:.1f} s",
               flush=True)
+        return run
 
     config.write_text(json.dumps(config_for(port)), encoding="utf-8")
     verdict = connector.run("check", config=config).require_success().of_type("CONNECTION_STATUS")[0]
@@ -246,6 +248,11 @@ def try_server(connector: Connector, server: Server, kinesis, port: int, folder:
     on_demand = has_on_demand(kinesis)
     mode = "ON_DEMAND" if on_demand else "PROVISIONED"
     deliver(*write_bulk(folder), f", {mode}", requestFormat="json", streamMode=mode)
+    run = deliver(*write_bulk(folder), ", aggregated", aggregation="kpl")
+    if "records in each" not in run.stdout.decode():
+        raise Failed("the connector does not say how many records it has aggregated")
+    deliver(*write_bulk(folder), ", aggregated by primary key", key_of=lambda data: str(data["n"]), aggregation="kpl",
+            partitionKey="primary_key")
     if on_demand and stream_mode(kinesis, "_bulk_a") != mode:
         raise Failed("the connector's streams are not in on-demand mode")
     if server.takes_cbor:

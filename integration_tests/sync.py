@@ -1,5 +1,7 @@
 """One run of the connector, and the comparison of what it was given with what arrived in Kinesis."""
 
+import base64
+import hashlib
 import json
 import re
 import shlex
@@ -9,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import boto3
+from aws_kinesis_agg.deaggregator import iter_deaggregate_records
 from botocore.config import Config
 
 from messages import Descriptor, Line, read_catalog, read_messages, without_statistics
@@ -148,7 +151,10 @@ def wait_until_gone(kinesis, names, timeout_s: float = 120) -> None:
 
 
 def read_stream(kinesis, name: str, timeout_s: float = 300) -> list[dict]:
-    """All records of a stream: of every shard, closed ones too, every page. Each with its `Place`, which no other has."""
+    """All records of a stream: of every shard, closed ones too, every page. Each with its `Place`, which no other has.
+
+    Aggregates come apart, by a decoder that is not the connector's own.
+    """
     deadline = time.monotonic() + timeout_s
     shards = []
     page = kinesis.list_shards(StreamName=name)
@@ -164,7 +170,8 @@ def read_stream(kinesis, name: str, timeout_s: float = 300) -> list[dict]:
         )["ShardIterator"]
         while iterator:
             page = kinesis.get_records(ShardIterator=iterator)
-            records += [record | {"Place": (shard["ShardId"], record["SequenceNumber"])} for record in page["Records"]]
+            for record in page["Records"]:
+                records += user_records(name, shard, record)
             iterator = page.get("NextShardIterator")
             if not page["Records"]:
                 # moto never says of a closed shard that it is at its end, only that nothing is behind.
@@ -173,6 +180,23 @@ def read_stream(kinesis, name: str, timeout_s: float = 300) -> list[dict]:
                 time.sleep(PAUSE_S)
             if time.monotonic() > deadline:
                 raise Failed(f"the stream {name} could not be read to its end in {timeout_s:.0f} s")
+    return records
+
+
+def user_records(name: str, shard: dict, record: dict) -> list[dict]:
+    """The records in a Kinesis record: one, or those of an aggregate."""
+    place = (shard["ShardId"], record["SequenceNumber"])
+    hash_range = shard["HashKeyRange"]
+    records = []
+    for number, found in enumerate(iter_deaggregate_records([record], data_format="Boto3")):
+        user_record = found["kinesis"]
+        aggregated = "subSequenceNumber" in user_record
+        key = user_record["partitionKey"]
+        key_hash = int.from_bytes(hashlib.md5(key.encode()).digest(), "big")
+        if not int(hash_range["StartingHashKey"]) <= key_hash <= int(hash_range["EndingHashKey"]):
+            raise Failed(f"the stream {name}, {', '.join(place)}: consumers drop a record whose key belongs to another shard")
+        data = base64.b64decode(user_record["data"]) if aggregated else user_record["data"]
+        records.append({"Data": data, "PartitionKey": key, "Place": (*place, str(number)), "Aggregated": aggregated})
     return records
 
 
@@ -204,7 +228,9 @@ class Expectation:
         return sum(map(len, self.streams.values()))
 
 
-def compare_records(name: str, expected: list[Line], stored: list[dict], began: float, ended: float) -> int:
+def compare_records(
+    name: str, expected: list[Line], stored: list[dict], began: float, ended: float, key_of=None
+) -> int:
     """Holds what is in a stream against what was sent: byte for byte. Returns how many records are there twice."""
     by_id, data = {}, Counter()
     for record in stored:
@@ -216,8 +242,12 @@ def compare_records(name: str, expected: list[Line], stored: list[dict], began: 
         if sorted(envelope) != ["_airbyte_ab_id", "_airbyte_data", "_airbyte_emitted_at"]:
             raise Failed(f"{place}: other fields than the three of the envelope")
         record_id, emitted_at = envelope["_airbyte_ab_id"], envelope["_airbyte_emitted_at"]
-        if not UUID_V4.fullmatch(record_id) or record_id != record["PartitionKey"]:
-            raise Failed(f"{place}: the id is no UUID v4, or not the partition key")
+        if not UUID_V4.fullmatch(record_id):
+            raise Failed(f"{place}: the id is no UUID v4")
+        if key_of is None and not record["Aggregated"] and record_id != record["PartitionKey"]:
+            raise Failed(f"{place}: the id is not the partition key")
+        if key_of is not None and key_of(json.loads(envelope["_airbyte_data"])) != record["PartitionKey"]:
+            raise Failed(f"{place}: the partition key is not that of the record")
         if not SECONDS.fullmatch(emitted_at) or not began - 1 <= float(emitted_at) <= ended + 1:
             raise Failed(f"{place}: _airbyte_emitted_at is not the time of the run")
         if by_id.setdefault(record_id, record["Data"]) != record["Data"]:
@@ -264,10 +294,11 @@ def compare_states(expected: Expectation, run: Run) -> None:
         raise Failed(f"{len(waiting)} states did not come back, the first is that of line {line}")
 
 
-def write_and_compare(connector: Connector, kinesis, config, catalog, messages) -> tuple[Run, dict[str, list[dict]]]:
+def write_and_compare(connector: Connector, kinesis, config, catalog, messages, key_of=None) -> tuple[Run, dict[str, list[dict]]]:
     """Delivers the messages, reads every stream back and compares. What was in a stream before stays out of it.
 
-    Returns the run, and what it stored, by stream.
+    `key_of` tells the partition key of a record's data, where that is not the record's id. Returns the run, and what it stored, by
+    stream.
     """
     expected = Expectation.of(catalog, messages)
     before = {
@@ -284,7 +315,7 @@ def write_and_compare(connector: Connector, kinesis, config, catalog, messages) 
         stored[name] = [record for record in everything if record["Place"] not in old]
         if len(everything) - len(stored[name]) != len(old):
             raise Failed(f"the stream {name} has lost records that were there before")
-        twice = compare_records(name, lines, stored[name], run.began, run.ended)
+        twice = compare_records(name, lines, stored[name], run.began, run.ended, key_of)
         if twice:
             print(f"  note: {twice} records are in {name} twice, with the same id: Kinesis is at-least-once", flush=True)
     return run, stored

@@ -4,15 +4,21 @@
 //! A buffer begins with one lane for the whole stream. Once a shard refuses records, the buffer wants
 //! the stream's shard map; with it, each shard has a lane of its own, so that a busy shard slows its
 //! own records down and no others.
+//!
+//! Records that share a partition key go one at a time: while one of them is in a lane or in flight, those
+//! behind it wait apart, so that neither a refusal nor a lost answer can let one overtake another. What is in the
+//! lanes can go in any order.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, BatchBounds, Held};
 use crate::checkpoint::Token;
 use crate::fault::{Fault, FaultKind};
-use crate::limits::BATCH_AGE_MAX;
-use crate::pacing::{Pace, cost};
+use crate::limits::{BATCH_AGE_MAX, SHARD_PAUSE_MAX};
+use crate::pacing::Pace;
 use crate::put::{Answer, PutOutcome};
 use crate::retry::Backoff;
 use crate::shard_map::ShardMap;
@@ -62,6 +68,8 @@ pub struct Tally {
     pub requests: u64,
     /// Records in those requests.
     pub sent: u64,
+    /// Kinesis records in those requests: fewer, where each holds many.
+    pub entries: u64,
     /// Records refused because a shard was too busy.
     pub throttled: u64,
     /// Records sent again, for whatever reason.
@@ -70,6 +78,8 @@ pub struct Tally {
     pub skipped: u64,
     /// Records acknowledged that may have been stored before, when an answer was lost.
     pub maybe_twice: u64,
+    /// How long nothing could be sent because every shard with records was at its limit.
+    pub waited: Duration,
 }
 
 /// Why a stream is given up.
@@ -85,6 +95,10 @@ pub enum GiveUp {
         fault: Fault,
     },
 }
+
+/// A queue keeps memory for so many records when it has become short, so that it need not grow again and
+/// again.
+const QUEUE_RECORDS_KEPT: usize = 512;
 
 #[derive(Debug, Default)]
 struct Lane {
@@ -106,29 +120,37 @@ impl Lane {
         self.queue.push_back(held);
     }
 
-    fn push_front(&mut self, held: Held) {
+    /// Takes a record back, whose neighbours may be stored.
+    fn push_front(&mut self, mut held: Held) {
+        held.record.detach();
         self.bytes += held.record.size_bytes();
         self.queue.push_front(held);
     }
 
     /// Takes the first record, if the lane's pace and the batch have room for it.
     fn take_into(&mut self, batch: &mut Batch) -> bool {
-        let Some(size) = self.queue.front().map(|head| head.record.size_bytes()) else {
+        let Some(head) = self.queue.front() else {
             return false;
         };
-        if !batch.fits(size)
-            || self
-                .pace
-                .as_mut()
-                .is_some_and(|pace| !pace.take(cost(size)))
-        {
+        let Some(cost) = batch.room_for(head) else {
+            return false;
+        };
+        if self.pace.as_mut().is_some_and(|pace| !pace.take(cost)) {
             return false;
         }
-        self.bytes -= size;
+        self.bytes -= head.record.size_bytes();
         self.queue
             .pop_front()
             .map(|held| batch.push(held))
             .is_some()
+    }
+
+    /// Gives back the memory of a queue that has become short: there may be very many of them.
+    fn shrink(&mut self) {
+        let wanted = (2 * self.queue.len()).max(QUEUE_RECORDS_KEPT);
+        if self.queue.capacity() > 2 * wanted {
+            self.queue.shrink_to(wanted);
+        }
     }
 
     /// Brings the pace up to date. Returns when the lane is due, if it has anything: `None` is now.
@@ -166,11 +188,15 @@ pub struct Buffer {
     /// How many shards the stream is known to have open.
     open_shards: usize,
     map: Option<ShardMap>,
+    /// The one before, by which the batches in flight were made.
+    old_map: Option<ShardMap>,
     map_version: u64,
     wants_map: bool,
     lanes: Vec<Lane>,
     /// The lane that is drawn from first, the next time.
     next_lane: usize,
+    /// For each partition key that has a record in a lane or in flight, the records behind it.
+    behind: HashMap<Arc<str>, VecDeque<Held>>,
     /// Parts of a batch that was not acceptable as a whole: each goes alone.
     suspects: VecDeque<Batch>,
     backoff: Backoff,
@@ -179,6 +205,10 @@ pub struct Buffer {
     /// Since when every request has failed as a whole.
     stalled_since: Option<Instant>,
     tally: Tally,
+    /// Records refused by a busy shard, by its id; empty while the shards are not known.
+    refusals: BTreeMap<String, u64>,
+    /// Since when nothing can be sent because of the shards.
+    waiting_since: Option<Instant>,
 }
 
 impl Buffer {
@@ -189,15 +219,19 @@ impl Buffer {
             retry_budget,
             open_shards,
             map: None,
+            old_map: None,
             map_version: 0,
             wants_map: false,
             lanes: vec![Lane::default()],
             next_lane: 0,
+            behind: HashMap::new(),
             suspects: VecDeque::new(),
             backoff: Backoff::default(),
             resume: None,
             stalled_since: None,
             tally: Tally::default(),
+            refusals: BTreeMap::new(),
+            waiting_since: None,
         }
     }
 
@@ -206,15 +240,69 @@ impl Buffer {
         &self.tally
     }
 
-    /// Whether nothing is held here. Records in flight are held by their batch.
-    pub fn is_empty(&self) -> bool {
-        self.suspects.is_empty() && self.lanes.iter().all(|lane| lane.queue.is_empty())
+    /// How many records each shard refused because it was too busy. The shard without an id: before the shards were known.
+    pub fn refusals(&self) -> &BTreeMap<String, u64> {
+        &self.refusals
     }
 
-    /// Adds a record behind all others of its lane.
+    /// How many shards the stream is known to have open.
+    pub fn open_shards(&self) -> usize {
+        self.open_shards
+    }
+
+    /// Whether nothing is held here. Records in flight are held by their batch.
+    pub fn is_empty(&self) -> bool {
+        // What waits behind a record in flight is held, too.
+        self.suspects.is_empty()
+            && self.lanes.iter().all(|lane| lane.queue.is_empty())
+            && self.behind.values().all(VecDeque::is_empty)
+    }
+
+    /// Adds a record behind all others of its lane, or behind those with its partition key.
     pub fn admit(&mut self, mut held: Held) {
+        if self.map.is_some() || held.record.own_key().is_some() {
+            // Its neighbours are in other places, and may be gone long before it.
+            held.record.detach();
+        }
+        if let Some(key) = held.record.own_key() {
+            match self.behind.entry(Arc::clone(key)) {
+                Entry::Occupied(mut behind) => return behind.get_mut().push_back(held),
+                Entry::Vacant(free) => free.insert(VecDeque::new()),
+            };
+        }
+        self.queue(held);
+    }
+
+    fn queue(&mut self, mut held: Held) {
         held.lane = self.lane_of(&held);
         self.lanes[held.lane].push_back(held);
+    }
+
+    /// Lets the next record go that waits for this one to be stored.
+    fn next_of_key(&mut self, stored: &Held) {
+        let Some(key) = stored.record.own_key() else {
+            return;
+        };
+        if let Some(behind) = self.behind.get_mut(key) {
+            match behind.pop_front() {
+                Some(next) => self.queue(next),
+                None => {
+                    self.behind.remove(key);
+                }
+            }
+        }
+    }
+
+    /// Whether a lane of the map with this version is the shard of this id.
+    fn is_shard(&self, map_version: u64, lane: usize, shard_id: &str) -> bool {
+        let map = if map_version == self.map_version {
+            self.map.as_ref()
+        } else if map_version + 1 == self.map_version {
+            self.old_map.as_ref()
+        } else {
+            None
+        };
+        map.is_some_and(|map| map.shard_id(lane) == shard_id)
     }
 
     fn lane_of(&self, held: &Held) -> usize {
@@ -236,10 +324,23 @@ impl Buffer {
         if let Some(batch) = self.suspects.pop_front() {
             return Seal::Batch(batch);
         }
-        match self.due(now, urgent) {
+        let due = self.due(now, urgent);
+        self.note_waiting(due, now);
+        match due {
             None => Seal::Empty,
             Some(Some(due)) => Seal::Wait(due),
             Some(None) => Seal::Batch(self.take()),
+        }
+    }
+
+    /// Measures how long nothing is due although records are there, and all of them are for shards at their limit.
+    fn note_waiting(&mut self, due: Option<Option<Instant>>, now: Instant) {
+        let mut lanes = self.lanes.iter().filter(|lane| !lane.queue.is_empty());
+        let waits = matches!(due, Some(Some(_))) && lanes.all(Lane::is_paced);
+        if waits {
+            self.waiting_since.get_or_insert(now);
+        } else if let Some(since) = self.waiting_since.take() {
+            self.tally.waited += now.saturating_duration_since(since);
         }
     }
 
@@ -254,7 +355,9 @@ impl Buffer {
             if !lane.is_paced() {
                 records += lane.queue.len();
                 bytes += lane.bytes;
-                if urgent || records >= self.bounds.records || bytes >= self.bounds.bytes {
+                let is_full =
+                    records >= self.bounds.records && self.bounds.aggregate_bytes.is_none();
+                if urgent || is_full || bytes >= self.bounds.bytes {
                     due = None;
                 }
             }
@@ -273,6 +376,7 @@ impl Buffer {
             let lane = &mut self.lanes[lane];
             if lane.resume.is_none() {
                 while lane.take_into(&mut batch) {}
+                lane.shrink();
             }
         }
         batch
@@ -287,6 +391,7 @@ impl Buffer {
         } = outcome;
         self.tally.requests += 1;
         self.tally.sent += count(batch.records.len());
+        self.tally.entries += count(batch.entry_count());
         match result {
             Ok(answers) => self.apply_answers(batch, answers, now),
             Err(fault) if fault.kind == FaultKind::Rejected => self.narrow_down(batch, fault),
@@ -300,20 +405,46 @@ impl Buffer {
         let mut heard = vec![Heard::default(); self.lanes.len()];
         let mut again = Vec::new();
         let current_map = batch.map_version == self.map_version;
+        let version = batch.map_version;
         for (mut held, answer) in batch.records.into_iter().zip(answers) {
+            let sent_to = held.lane;
             if !current_map {
                 held.lane = self.lane_of(&held);
             }
             match answer {
+                Answer::Stored {
+                    shard_id: Some(shard_id),
+                } if held.rides_along
+                    && held.record.own_key().is_some()
+                    && !self.is_shard(version, sent_to, &shard_id) =>
+                {
+                    // Consumers drop it there: its shard has been split or merged since.
+                    self.wants_map |= current_map;
+                    held.may_be_stored = true;
+                    heard[held.lane].failed += 1;
+                    let fault = Fault::local(
+                        FaultKind::Transient,
+                        "stored in another shard",
+                        "an aggregate was stored in a shard that its records do not belong to"
+                            .to_owned(),
+                        true,
+                    );
+                    let failing_since = *held.failing_since.get_or_insert(now);
+                    if now.duration_since(failing_since) >= self.retry_budget {
+                        applied.give_up = Some(GiveUp::Fault(fault.clone()));
+                    }
+                    again.push((held, fault));
+                }
                 Answer::Stored { shard_id } => {
                     heard[held.lane].stored += 1;
                     self.tally.records += 1;
                     self.tally.bytes += count(held.record.size_bytes());
                     self.tally.maybe_twice += u64::from(held.may_be_stored);
-                    if let Some(map) = &self.map {
+                    if let (Some(map), Some(shard_id)) = (&self.map, shard_id) {
                         self.wants_map |= current_map && map.shard_id(held.lane) != shard_id;
                     }
                     applied.freed_bytes += held.held_bytes();
+                    self.next_of_key(&held);
                     applied.stored.push(held.token);
                 }
                 Answer::Refused(fault) if fault.kind == FaultKind::Throttled => {
@@ -360,21 +491,27 @@ impl Buffer {
         } else {
             self.open_shards
         };
-        for (lane, heard) in self.lanes.iter_mut().zip(heard) {
+        for (index, (lane, heard)) in self.lanes.iter_mut().zip(heard).enumerate() {
             let refused = heard.throttled + heard.failed;
             if heard.stored > 0 {
                 lane.backoff.reset();
                 lane.stalled_since = None;
             } else if refused > 0 {
                 lane.stalled_since.get_or_insert(now);
-                lane.resume = Some(now + lane.backoff.pause());
+                lane.resume = Some(now + lane.backoff.pause().min(SHARD_PAUSE_MAX));
             }
             if heard.throttled > 0 {
                 self.tally.throttled += count(heard.throttled);
+                let shard_id = self.map.as_ref().map_or("", |map| map.shard_id(index));
+                *self.refusals.entry(shard_id.to_owned()).or_default() += count(heard.throttled);
                 self.wants_map |= self.map.is_none();
                 lane.pace
-                    .get_or_insert_with(|| Pace::after_refusal(shards_a_lane, now))
-                    .heard(now, heard.stored, heard.throttled);
+                    .get_or_insert_with(|| Pace::after_refusal(shards_a_lane, now));
+            }
+            if let Some(pace) = &mut lane.pace
+                && heard.stored + heard.throttled > 0
+            {
+                pace.heard(now, heard.stored, heard.throttled);
             }
         }
     }
@@ -450,6 +587,11 @@ impl Buffer {
         self.wants_map
     }
 
+    /// Whether each open shard has a lane of its own.
+    pub fn has_map(&self) -> bool {
+        self.map.is_some()
+    }
+
     /// Takes note that the map was asked for, so that it is not asked for again and again.
     pub fn map_requested(&mut self) {
         self.wants_map = false;
@@ -473,11 +615,12 @@ impl Buffer {
             }
         }
         self.open_shards = map.len();
-        self.map = Some(map);
+        self.old_map = self.map.replace(map);
         self.map_version += 1;
         for old in std::mem::replace(&mut self.lanes, lanes) {
             for mut held in old.queue {
                 held.lane = self.lane_of(&held);
+                held.record.detach();
                 let lane = &mut self.lanes[held.lane];
                 if held.was_throttled {
                     lane.pace.get_or_insert_with(|| Pace::after_refusal(1, now));

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::checkpoint::DescriptorIndex;
 use crate::error::Error;
 use crate::name_transformer::stream_name;
+use crate::partition_key::PrimaryKey;
 
 /// The index of a Kinesis stream in [`Catalog::stream_names`].
 pub type StreamIndex = usize;
@@ -44,6 +45,8 @@ pub struct ConfiguredStream {
     pub stream: StreamIndex,
     /// What the user asked for, as the platform spells it (`append`, `overwrite`, `append_dedup`, …).
     pub destination_sync_mode: String,
+    /// The primary key that was chosen in the connection, else the one that the source has defined.
+    pub primary_key: PrimaryKey,
 }
 
 /// The configured catalog, ready for look-ups.
@@ -63,12 +66,14 @@ struct RawCatalog {
 struct RawConfiguredStream {
     stream: RawStream,
     destination_sync_mode: Option<String>,
+    primary_key: Option<PrimaryKey>,
 }
 
 #[derive(Deserialize)]
 struct RawStream {
     name: String,
     namespace: Option<String>,
+    source_defined_primary_key: Option<PrimaryKey>,
 }
 
 impl Catalog {
@@ -91,8 +96,14 @@ impl Catalog {
         };
         let mut by_stream_name: HashMap<String, StreamIndex> = HashMap::new();
         for RawConfiguredStream {
-            stream: RawStream { name, namespace },
+            stream:
+                RawStream {
+                    name,
+                    namespace,
+                    source_defined_primary_key,
+                },
             destination_sync_mode,
+            primary_key,
         } in raw.streams
         {
             if catalog.find(namespace.as_deref(), &name).is_some() {
@@ -112,6 +123,11 @@ impl Catalog {
                 descriptor: StreamDescriptor { namespace, name },
                 stream,
                 destination_sync_mode: destination_sync_mode.unwrap_or_else(|| "append".to_owned()),
+                primary_key: [primary_key, source_defined_primary_key]
+                    .into_iter()
+                    .flatten()
+                    .find(|key| !key.is_empty())
+                    .unwrap_or_default(),
             });
         }
         Ok(catalog)
@@ -219,6 +235,22 @@ mod tests {
             assert!(catalog.warnings()[0].contains(mode));
         }
         assert!(catalog("").warnings().is_empty());
+    }
+
+    #[test]
+    fn the_chosen_primary_key_comes_before_the_one_of_the_source() {
+        let catalog = catalog(
+            r#"{"stream":{"name":"a","source_defined_primary_key":[["s"]]},"primary_key":[["c"]]},
+               {"stream":{"name":"b","source_defined_primary_key":[["s"]]},"primary_key":[]},
+               {"stream":{"name":"c","source_defined_primary_key":null}}"#,
+        );
+        let key = |index: usize| {
+            let key = &catalog.streams()[index].primary_key;
+            key.partition_key(r#"{"s":"source","c":"chosen"}"#)
+        };
+        assert_eq!(key(0).as_deref(), Some("chosen"));
+        assert_eq!(key(1).as_deref(), Some("source"));
+        assert_eq!(key(2), None);
     }
 
     #[test]

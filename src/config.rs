@@ -81,6 +81,16 @@ const REQUEST_FORMAT: Choice = Choice {
     options: &["auto", "json", "cbor"],
 };
 
+const PARTITION_KEY: Choice = Choice {
+    key: "partitionKey",
+    options: &["random", "primary_key"],
+};
+
+const AGGREGATION: Choice = Choice {
+    key: "aggregation",
+    options: &["off", "kpl"],
+};
+
 /// Every setting there is.
 pub(crate) const SETTINGS: &[Setting] = &[
     Setting::Text(ENDPOINT),
@@ -98,6 +108,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::Choice(OVERSIZED_RECORDS),
     Setting::Pairs(TAGS),
     Setting::Choice(REQUEST_FORMAT),
+    Setting::Choice(PARTITION_KEY),
+    Setting::Choice(AGGREGATION),
 ];
 
 /// The connector's settings, all of them valid.
@@ -107,6 +119,8 @@ pub struct KinesisConfig {
     new_streams: NewStreams,
     oversized_records: OversizedRecords,
     request_format: RequestFormat,
+    keys: KeySource,
+    aggregates: bool,
     buffer_size: usize,
     retry_timeout: Duration,
 }
@@ -151,6 +165,15 @@ pub enum RequestFormat {
     Cbor,
 }
 
+/// What the partition keys of records are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeySource {
+    /// Each record's id: any shard may take it.
+    Random,
+    /// The values of the stream's primary key. Records of one key are stored in the order they came in.
+    PrimaryKey,
+}
+
 impl KinesisConfig {
     /// Reads a configuration. Keys that it does not know are passed over.
     ///
@@ -170,6 +193,8 @@ impl KinesisConfig {
         let oversized_records = form.choice(OVERSIZED_RECORDS);
         let tags = form.pairs(TAGS);
         let request_format = form.choice(REQUEST_FORMAT);
+        let keys = form.choice(PARTITION_KEY);
+        let aggregates = form.choice(AGGREGATION);
         form.finish(|| {
             let shard_count = shard_count?.unwrap_or_default();
             Ok(Self {
@@ -187,6 +212,8 @@ impl KinesisConfig {
                     RequestFormat::Json,
                     RequestFormat::Cbor,
                 ][request_format?],
+                keys: [KeySource::Random, KeySource::PrimaryKey][keys?],
+                aggregates: [false, true][aggregates?],
                 buffer_size: usize::try_from(buffer_size?.unwrap_or_default())
                     .unwrap_or(usize::MAX),
                 retry_timeout: Duration::from_secs(
@@ -220,7 +247,19 @@ impl KinesisConfig {
         self.request_format
     }
 
-    /// Records per PutRecords request at most, 1 to 500.
+    /// What the partition keys of records are.
+    #[must_use]
+    pub const fn keys(&self) -> KeySource {
+        self.keys
+    }
+
+    /// Whether many records go in one Kinesis record, as the Kinesis Producer Library packs them.
+    #[must_use]
+    pub const fn aggregates(&self) -> bool {
+        self.aggregates
+    }
+
+    /// Kinesis records per PutRecords request at most, 1 to 500.
     #[must_use]
     pub const fn buffer_size(&self) -> usize {
         self.buffer_size

@@ -31,11 +31,12 @@ use crate::limits::{
 use crate::memory::MemoryBounds;
 use crate::output::Output;
 use crate::protocol::StateLine;
-use crate::put::{PutOutcome, WireFormat, put};
+use crate::put::{PutOutcome, put};
 use crate::report;
 use crate::shard_map::ShardMap;
 use crate::signals::Shutdown;
 use crate::stream::{KinesisStream, too_large};
+use crate::wire::WireFormat;
 
 /// How long to wait before a shard map is asked for once more.
 const MAP_PAUSE: Duration = Duration::from_secs(1);
@@ -415,11 +416,16 @@ impl MessageConsumer {
         outlet.map = MapRequest::From(Some(now + MAP_PAUSE));
         match map {
             Ok(map) => {
-                tracing::info!(
-                    stream = outlet.stream.name(),
-                    shards = map.len(),
-                    "A shard is at its limit: from now on, each shard has its own pace."
-                );
+                let (name, shards) = (outlet.stream.name().to_owned(), map.len());
+                if outlet.stream.buffer().has_map() {
+                    tracing::info!(stream = name, shards, "The stream's shards have changed.");
+                } else {
+                    tracing::info!(
+                        stream = name,
+                        shards,
+                        "A shard is at its limit: from now on, each shard has its own pace."
+                    );
+                }
                 outlet.stream.buffer().set_map(map, now);
             }
             Err(fault) if fault.is_retryable() => outlet.stream.buffer().map_failed(),
@@ -463,10 +469,12 @@ impl MessageConsumer {
             );
         }
         let elapsed = self.started.elapsed();
+        let mut totals = report::Totals::default();
         for outlet in &mut self.streams {
-            let tally = *outlet.stream.buffer().tally();
-            report::stream_summary(outlet.stream.name(), &tally, elapsed);
+            totals.add(outlet.stream.buffer().tally());
+            report::stream(&mut outlet.stream, elapsed);
         }
+        report::sync(&totals, elapsed);
         let (outstanding, pending) = (self.checkpoints.outstanding(), self.checkpoints.pending());
         match error {
             Some(error) => {

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_sdk_kinesis::types::{StreamModeDetails, StreamStatus};
+use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamModeDetails, StreamStatus};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -16,6 +16,7 @@ use crate::limits::{
     RECORD_BYTES_MAX_DEFAULT, STREAM_POLL, STREAMS_CREATING_MAX,
 };
 use crate::retry::Backoff;
+use crate::shard_map::ShardMap;
 
 /// What a stream is really like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct StreamFacts {
     pub record_bytes_max: usize,
     /// How its capacity is made; unknown where the server does not say.
     pub mode: Option<aws_sdk_kinesis::types::StreamMode>,
+    /// Whether the service chooses the shard of a record itself, whatever its partition key.
+    pub ignores_keys: bool,
     /// Whether this run has created it.
     pub created: bool,
 }
@@ -36,6 +39,7 @@ impl Default for StreamFacts {
             open_shards: 1,
             record_bytes_max: RECORD_BYTES_MAX_DEFAULT,
             mode: None,
+            ignores_keys: false,
             created: false,
         }
     }
@@ -185,6 +189,8 @@ impl ControlPlane {
                 mode: summary
                     .stream_mode_details
                     .map(|details| details.stream_mode),
+                ignores_keys: summary.record_distribution_strategy
+                    == Some(RecordDistributionStrategy::Auto),
                 created: false,
             },
         })
@@ -226,6 +232,33 @@ impl ControlPlane {
                 ..StreamFacts::default()
             },
         })
+    }
+
+    /// Asks for a stream's shard map until there is one.
+    ///
+    /// # Errors
+    ///
+    /// A config error when AWS does not allow it, a transient one when the patience is at its end.
+    pub async fn shard_map(
+        &self,
+        client: &ClientLease,
+        stream_name: &str,
+        patience: Patience,
+    ) -> Result<ShardMap, Error> {
+        let what = format!("list the shards of the stream \"{stream_name}\"");
+        let mut faults = Faults::default();
+        loop {
+            faults.call_began();
+            match ShardMap::fetch(&client.sdk(), stream_name).await {
+                Ok(map) => return Ok(map),
+                Err(fault) => {
+                    let fault = client.judge(fault);
+                    faults
+                        .pause(fault, patience.faults, &what, "kinesis:ListShards")
+                        .await?;
+                }
+            }
+        }
     }
 
     /// Deletes a stream, and waits until it is gone.
@@ -446,6 +479,7 @@ impl Attempt<'_> {
             | FaultKind::Expired
             | FaultKind::Credentials
             | FaultKind::Kms
+            | FaultKind::Untrusted
             | FaultKind::Unexpected => {
                 self.faults
                     .pause(fault, self.patience.faults, &what, "kinesis:CreateStream")

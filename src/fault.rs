@@ -14,6 +14,10 @@ use crate::limits::SERVER_MESSAGE_CHARS_MAX;
 /// What the code of an answer begins with that cannot be read.
 const UNREADABLE: &str = "unreadable answer";
 
+/// What rustls says of a certificate that it does not accept, before the reason. Its error cannot be had as
+/// a type: the HTTP stack wraps it in an `io::Error`, whose source leaves it out.
+const UNTRUSTED: &str = "invalid peer certificate";
+
 /// The kinds of faults, by what helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
@@ -35,6 +39,8 @@ pub enum FaultKind {
     Denied,
     /// The key that encrypts the stream cannot be used.
     Kms,
+    /// The server's certificate is not to be trusted.
+    Untrusted,
     /// An answer for which there is no rule.
     Unexpected,
 }
@@ -146,7 +152,9 @@ impl Fault {
                 let root = sources()
                     .last()
                     .map_or_else(String::new, |root| quotable(&root.to_string()));
-                let kind = if is_user {
+                let kind = if root.contains(UNTRUSTED) {
+                    FaultKind::Untrusted
+                } else if is_user {
                     FaultKind::Unexpected
                 } else {
                     FaultKind::Transient
@@ -158,7 +166,7 @@ impl Fault {
             kind,
             code,
             detail: chain(error),
-            may_be_done: credentials.is_none(),
+            may_be_done: credentials.is_none() && kind != FaultKind::Untrusted,
             is_final: false,
         }
     }
@@ -176,7 +184,8 @@ impl Fault {
             | FaultKind::Expired
             | FaultKind::Credentials
             | FaultKind::Denied
-            | FaultKind::Kms) => kind,
+            | FaultKind::Kms
+            | FaultKind::Untrusted) => kind,
         };
         Self {
             kind,
@@ -211,6 +220,7 @@ impl Fault {
             | FaultKind::Credentials
             | FaultKind::Denied
             | FaultKind::Kms
+            | FaultKind::Untrusted
             | FaultKind::Unexpected => false,
         }
     }
@@ -260,6 +270,12 @@ impl Fault {
             FaultKind::Kms => Error::config(format!(
                 "Could not {what}: the KMS key that encrypts the stream cannot be used ({code}). Enable the key, and allow \
                  kms:GenerateDataKey on it for the credentials."
+            )),
+            FaultKind::Untrusted => Error::config(format!(
+                "Could not {what}: the certificate of the endpoint is not trusted ({code}). If a certificate authority of \
+                 your own has signed it, or a proxy that looks into TLS, let AWS_CA_BUNDLE where the connector runs name a \
+                 file with that authority's certificate in PEM format; check that \"endpoint\" has the host name that the \
+                 certificate is for, and that the certificate has not expired."
             )),
             FaultKind::Unexpected => Error::system(format!(
                 "Could not {what}: Kinesis gave an answer that this destination does not know ({code}). Check that \

@@ -14,12 +14,16 @@ use uuid::Uuid;
 
 use crate::catalog::Catalog;
 use crate::checkpoint::{DescriptorIndex, Scope};
+use crate::config::KeySource;
 use crate::error::Error;
-use crate::limits::{INPUT_BLOCKS_MAX, LINE_BYTES_MAX, LINE_GROWTH_BYTES_MAX, READ_BYTES};
+use crate::limits::{
+    ARENA_BYTES_MAX, ARENAS_BYTES, INPUT_BLOCKS_MAX, LINE_BYTES_MAX, LINE_GROWTH_BYTES_MAX,
+    READ_BYTES,
+};
 use crate::protocol::{
     self, AirbyteRecord, AirbyteState, Message, StateLine, StateScope, Unreadable,
 };
-use crate::record::EncodedRecord;
+use crate::record::{Arena, EmittedAt, EncodedRecord};
 
 /// One thing to do, in input order.
 #[derive(Debug)]
@@ -77,13 +81,14 @@ pub struct Block {
 pub fn start(
     source: impl Read + Send + 'static,
     catalog: Arc<Catalog>,
+    keys: KeySource,
     record_bytes_max: Vec<usize>,
 ) -> io::Result<mpsc::Receiver<Block>> {
     let (sender, receiver) = mpsc::channel(INPUT_BLOCKS_MAX);
     std::thread::Builder::new()
         .name("stdin".to_owned())
         .spawn(move || {
-            let mut reader = Reader::new(source, catalog, record_bytes_max);
+            let mut reader = Reader::new(source, catalog, keys, record_bytes_max);
             loop {
                 let block = reader.next_block();
                 let is_last = block.end.is_some();
@@ -101,8 +106,11 @@ pub fn start(
 pub struct Reader<R> {
     source: R,
     catalog: Arc<Catalog>,
+    keys: KeySource,
     /// For each Kinesis stream of the catalog.
     record_bytes_max: Vec<usize>,
+    /// The same.
+    arenas: Vec<Arena>,
     buffer: Vec<u8>,
     /// How much of the buffer holds bytes that were read.
     filled: usize,
@@ -114,12 +122,24 @@ pub struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    /// A reader of `source`, for records of the streams in `catalog`. `record_bytes_max` has for each
+    /// A reader of `source`, for records of the streams in `catalog`, with partition keys from `keys`. `record_bytes_max` has for each
     /// Kinesis stream of the catalog how large a record may be.
-    pub fn new(source: R, catalog: Arc<Catalog>, record_bytes_max: Vec<usize>) -> Self {
+    pub fn new(
+        source: R,
+        catalog: Arc<Catalog>,
+        keys: KeySource,
+        record_bytes_max: Vec<usize>,
+    ) -> Self {
+        let arena_bytes = ARENAS_BYTES / record_bytes_max.len().max(1);
+        let arena_bytes = arena_bytes.min(ARENA_BYTES_MAX);
         Self {
             source,
             catalog,
+            keys,
+            arenas: record_bytes_max
+                .iter()
+                .map(|_| Arena::new(arena_bytes))
+                .collect(),
             record_bytes_max,
             buffer: vec![0; READ_BYTES],
             filled: 0,
@@ -175,7 +195,7 @@ impl<R: Read> Reader<R> {
 
     /// Takes all complete lines out of the buffer, and moves what is left to its front.
     fn take_lines(&mut self, items: &mut Vec<Item>) -> Result<(), Error> {
-        let taken_in = SystemTime::now();
+        let taken_in = EmittedAt::new(SystemTime::now());
         let buffer = std::mem::take(&mut self.buffer);
         let mut start = 0;
         let mut result = Ok(());
@@ -183,7 +203,7 @@ impl<R: Read> Reader<R> {
             memchr::memchr(b'\n', &buffer[start.max(self.searched)..self.filled])
         {
             let end = start.max(self.searched) + length;
-            result = self.line(&buffer[start..end], taken_in, items);
+            result = self.line(&buffer[start..end], &taken_in, items);
             start = end + 1;
             if result.is_err() {
                 break;
@@ -228,14 +248,14 @@ impl<R: Read> Reader<R> {
             self.line_number += 1;
             return Err(self.cannot_go_on(line, "the input ends in the middle of it"));
         }
-        self.line(line, SystemTime::now(), items)
+        self.line(line, &EmittedAt::new(SystemTime::now()), items)
     }
 
     /// Reads one line, and adds what it asks for to `items`.
     fn line(
         &mut self,
         line: &[u8],
-        taken_in: SystemTime,
+        taken_in: &EmittedAt,
         items: &mut Vec<Item>,
     ) -> Result<(), Error> {
         self.line_number += 1;
@@ -280,18 +300,30 @@ impl<R: Read> Reader<R> {
         ))
     }
 
-    fn record(&mut self, record: &AirbyteRecord<'_>, taken_in: SystemTime) -> Result<Item, Error> {
+    fn record(&mut self, record: &AirbyteRecord<'_>, taken_in: &EmittedAt) -> Result<Item, Error> {
         let namespace = record.namespace.as_deref();
         let descriptor = self
             .find(namespace, &record.stream)
             .ok_or_else(|| Catalog::unknown_stream(namespace, &record.stream))?;
-        let bytes_max = self.record_bytes_max[self.catalog.streams()[descriptor].stream];
-        Ok(
-            match EncodedRecord::encode_within(Uuid::new_v4(), record.data, taken_in, bytes_max) {
-                Ok(record) => Item::Record { descriptor, record },
-                Err(bytes) => Item::Oversized { descriptor, bytes },
-            },
-        )
+        let configured = &self.catalog.streams()[descriptor];
+        let stream = configured.stream;
+        let key = match self.keys {
+            KeySource::Random => None,
+            KeySource::PrimaryKey => configured.primary_key.partition_key(record.data),
+        }
+        .map(Arc::from);
+        let encoded = EncodedRecord::encode_within(
+            Uuid::new_v4(),
+            record.data,
+            key,
+            taken_in,
+            self.record_bytes_max[stream],
+            &mut self.arenas[stream],
+        );
+        Ok(match encoded {
+            Ok(record) => Item::Record { descriptor, record },
+            Err(bytes) => Item::Oversized { descriptor, bytes },
+        })
     }
 
     /// Looks a descriptor up. Records come in runs of one stream, so the last one is tried first.
@@ -358,7 +390,7 @@ mod tests {
             .into_iter()
             .filter(|piece| !piece.is_empty())
             .collect();
-        let mut reader = Reader::new(Pieces(pieces), catalog(), vec![1000; 2]);
+        let mut reader = Reader::new(Pieces(pieces), catalog(), KeySource::Random, vec![1000; 2]);
         let mut items = Vec::new();
         loop {
             let block = reader.next_block();
@@ -433,7 +465,12 @@ mod tests {
 
     #[test]
     fn a_line_beyond_the_bound_is_refused_with_bounded_memory() {
-        let mut reader = Reader::new(io::repeat(b'x'), catalog(), vec![1000; 2]);
+        let mut reader = Reader::new(
+            io::repeat(b'x'),
+            catalog(),
+            KeySource::Random,
+            vec![1000; 2],
+        );
         let block = reader.next_block();
         let Some(end) = block.end else {
             panic!("there is no line");
@@ -451,6 +488,7 @@ mod tests {
         let mut reader = Reader::new(
             io::Cursor::new(format!("{long}\n{RECORD}\n")),
             catalog(),
+            KeySource::Random,
             vec![1000; 2],
         );
         let block = reader.next_block();

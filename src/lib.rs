@@ -26,14 +26,14 @@
 //! | [`name_transformer`] | namespace and name → the stream's name in Kinesis |
 //! | [`input`] | the stdin thread: bytes → lines → blocks of items |
 //! | [`protocol`] | Airbyte messages, only the fields we use; `data` and `state` stay as they came |
-//! | [`record`] | the envelope around `data`, its size, and the way back |
+//! | [`record`], [`partition_key`] | the envelope around `data`, its size, and the way back; keys made of a primary key |
 //! | [`consumer`] | [`consumer::MessageConsumer`]: the loop that owns all that changes |
 //! | [`checkpoint`] | which state may go out: admit, acknowledge, release |
 //! | [`stream`] | [`stream::KinesisStream`]: create, put, flush, get records, delete, close |
 //! | [`buffer`], [`batch`] | what is held for one stream; when a batch is due, and what becomes of it |
 //! | [`pacing`], [`shard_map`] | how fast a shard is sent to; which shard takes a key |
 //! | [`put`] | one try to store one batch, and every entry of the answer read |
-//! | [`cbor`] | PutRecords in the encoding of the AWS SDK for Java |
+//! | [`wire`], [`cbor`], [`aggregate`] | the bytes of that try and its answer; the encoding of the AWS SDK for Java; many records in one |
 //! | [`fault`], [`retry`] | what went wrong and what helps; pauses between tries |
 //! | [`create`], [`read`] | the control plane within the account's limits; reading back |
 //! | [`client`] | [`client::KinesisClientPool`]: one SDK client for each distinct connection |
@@ -57,6 +57,7 @@
 //! 7. *Secrets and record contents are in no output*: types that hold them have no telling `Debug`, events
 //!    of other crates are not printed, and what a server quotes is cut out.
 
+pub mod aggregate;
 pub mod batch;
 pub mod buffer;
 pub mod catalog;
@@ -77,6 +78,7 @@ pub mod memory;
 pub mod name_transformer;
 pub mod output;
 pub mod pacing;
+pub mod partition_key;
 pub mod protocol;
 pub mod put;
 pub mod read;
@@ -87,4 +89,5 @@ pub mod shard_map;
 pub mod signals;
 pub mod spec;
 pub mod stream;
+pub mod wire;
 pub mod write;

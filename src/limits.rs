@@ -44,6 +44,12 @@ pub const GET_RECORDS_PAUSE: Duration = Duration::from_millis(200);
 /// The oldest record of a buffer waits at most this long for company before it is sent.
 pub const BATCH_AGE_MAX: Duration = Duration::from_millis(500);
 
+/// Bytes of one Kinesis record that holds many, at most, with its partition key: what the Kinesis Producer
+/// Library aims at by default (`AggregationMaxSize` in its
+/// [configuration](https://github.com/awslabs/amazon-kinesis-producer/blob/master/java/amazon-kinesis-producer-sample/default_config.properties)),
+/// so consumers are used to it. A single record may be larger; it goes alone.
+pub const AGGREGATE_BYTES_MAX: usize = 51_200;
+
 /// PutRecords requests in flight at one time in the process.
 pub const IN_FLIGHT_REQUESTS_MAX: usize = 64;
 
@@ -69,6 +75,9 @@ pub const HELD_SHARE_OF_MEMORY: usize = 16;
 /// What a held record costs besides its bytes: the bookkeeping around it.
 pub const HELD_RECORD_OVERHEAD_BYTES: usize = 64;
 
+/// The same for a record with a partition key of its own: the key, and its place among those that wait.
+pub const HELD_KEY_OVERHEAD_BYTES: usize = 160;
+
 /// The same for a held state, which is mostly bookkeeping where a state is small.
 pub const HELD_STATE_OVERHEAD_BYTES: usize = 160;
 
@@ -86,6 +95,12 @@ pub const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A buffer for a long line grows by this much at the most: what it has too much is memory for nothing.
 pub const LINE_GROWTH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of memory that the records of one stream share a piece of.
+pub const ARENA_BYTES_MAX: usize = 64 * 1024;
+
+/// The same for all streams together: with many streams, the pieces are smaller.
+pub const ARENAS_BYTES: usize = 1024 * 1024;
 
 /// Blocks of parsed input that may wait for the consumer, while the next one is made. One, because a
 /// block may hold a state as long as a line may be.
@@ -112,6 +127,10 @@ pub const BACKOFF_BASE: Duration = Duration::from_millis(100);
 
 /// The longest pause of a backoff, before jitter.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// The longest pause for one shard that takes nothing. A shard's limits count by the second, and what asks
+/// whether it takes any again is a record or two.
+pub const SHARD_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// One stream may take this long to become writable, from the call that created it or from the
 /// moment it was first found not writable. AWS needs some 30 s.

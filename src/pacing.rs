@@ -53,6 +53,8 @@ pub struct Pace {
     updated: Instant,
     last_refusal: Instant,
     last_cut: Instant,
+    /// Whether nothing of the last that was sent was taken.
+    is_blocked: bool,
 }
 
 impl Pace {
@@ -66,6 +68,7 @@ impl Pace {
             updated: now,
             last_refusal: now,
             last_cut: now,
+            is_blocked: false,
         }
     }
 
@@ -120,9 +123,15 @@ impl Pace {
 
     /// Takes note of what became of records sent to this shard in one request.
     pub fn heard(&mut self, now: Instant, stored: usize, refused: usize) {
+        if stored > 0 && self.is_blocked {
+            // It is over at once: there is no need to feel the way back.
+            self.is_blocked = false;
+            self.rate = self.rate.max(self.last_good * CUT_TO);
+        }
         if refused == 0 {
             return;
         }
+        self.is_blocked = stored == 0;
         self.last_refusal = now;
         let is_echo = now.saturating_duration_since(self.last_cut) < CUT_PAUSE;
         if is_echo {

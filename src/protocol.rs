@@ -122,8 +122,9 @@ pub struct Unreadable {
     pub may_matter: bool,
 }
 
+/// A text that is borrowed where it can be, also inside an `Option`.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -188,7 +189,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Present<'a> {
 ///
 /// [`Unreadable`] says why it is not a message, and whether it may have been one that matters.
 pub fn parse(line: &[u8]) -> Result<Message<'_>, Unreadable> {
-    let envelope: Envelope<'_> = serde_json::from_slice(line).map_err(|error| Unreadable {
+    // To check the line once is cheaper than to check each text in it.
+    let envelope: Result<Envelope<'_>, _> = match std::str::from_utf8(line) {
+        Ok(line) => serde_json::from_str(line),
+        Err(_) => serde_json::from_slice(line),
+    };
+    let envelope = envelope.map_err(|error| Unreadable {
         reason: if error.is_eof() {
             "the JSON ends too early"
         } else if std::str::from_utf8(line).is_err() {
@@ -200,6 +206,13 @@ pub fn parse(line: &[u8]) -> Result<Message<'_>, Unreadable> {
         },
         may_matter: names_record_or_state(line),
     })?;
+    // A list of the right length would do for the parser.
+    if !line.starts_with(b"{") {
+        return Err(Unreadable {
+            reason: "not a JSON object",
+            may_matter: names_record_or_state(line),
+        });
+    }
     match envelope.kind {
         Some(Text(kind)) if kind == "RECORD" => record(envelope.record).map(Message::Record),
         Some(Text(kind)) if kind == "STATE" => state(line, envelope.state).map(Message::State),
@@ -242,8 +255,14 @@ fn record(fields: Option<RecordFields<'_>>) -> Result<AirbyteRecord<'_>, Unreada
 
 fn state<'a>(line: &'a [u8], raw: Option<&'a RawValue>) -> Result<AirbyteState<'a>, Unreadable> {
     let raw = raw.ok_or_else(|| malformed("a STATE without `state`"))?;
+    // All of the line goes out again, also what the parser has passed over unread.
+    if std::str::from_utf8(line).is_err() {
+        return Err(malformed("not UTF-8"));
+    }
     let fields: StateFields<'a> = serde_json::from_str(raw.get())
-        .map_err(|_| malformed("a STATE with `state` that is not shaped like one"))?;
+        .ok()
+        .filter(|_| raw.get().starts_with('{'))
+        .ok_or_else(|| malformed("a STATE with `state` that is not shaped like one"))?;
     let slot = match fields.destination_stats.0 {
         Some(stats) => StatsSlot {
             replace: position(line, stats.get()),
@@ -436,6 +455,14 @@ mod tests {
                 true,
             ),
             (b"{\"type\":\"STATE\",\"state\":{\"\xff\":1}}", true),
+            (
+                b"{\"type\":\"STATE\",\"state\":{},\"other\":\"\xff\"}",
+                true,
+            ),
+            (br#"{"type":"STATE","state":[null,null,null]}"#, true),
+            (br#"["STATE",null,{}]"#, true),
+            (br#"["RECORD",{"stream":"a","data":{}},null]"#, true),
+            (br#"["LOG",null,null]"#, false),
             (br#"{"type":"RECORD","type":"LOG"}"#, true),
             (br#"{"record":{"stream":"a","data":{}}}"#, true),
             (b"{}", false),

@@ -6,23 +6,13 @@
 use std::time::Duration;
 
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
-use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry};
 
-use crate::batch::{Batch, Held};
-use crate::cbor::KinesisCbor;
+use crate::batch::Batch;
 use crate::client::ClientLease;
 use crate::fault::{Fault, FaultKind};
 use crate::limits::{ATTEMPT_BYTES_PER_SECOND_MIN, ATTEMPT_TIMEOUT};
-
-/// How a request is encoded. What is stored is the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WireFormat {
-    /// What every server takes.
-    Json,
-    /// Smaller; see [`crate::cbor`].
-    Cbor,
-}
+use crate::protocol::Text;
+use crate::wire::{Entry, PutRecordsCall, WireFormat};
 
 /// A batch, and what Kinesis said to it.
 #[derive(Debug)]
@@ -36,12 +26,12 @@ pub struct PutOutcome {
 }
 
 /// What Kinesis said to one record.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Answer {
     /// It is stored.
     Stored {
-        /// Where.
-        shard_id: String,
+        /// Where, if the batch was made with a shard map to compare that with.
+        shard_id: Option<String>,
     },
     /// It is not.
     Refused(Fault),
@@ -58,30 +48,10 @@ pub async fn put(
     batch: Batch,
     format: WireFormat,
 ) -> PutOutcome {
-    let entries = batch
-        .records
-        .iter()
-        .map(entry)
-        .collect::<Result<Vec<_>, _>>();
-    let result = match entries {
-        Ok(entries) => {
-            send(
-                client,
-                stream_name,
-                entries,
-                attempt_timeout(batch.bytes),
-                format,
-            )
-            .await
-        }
-        Err(error) => Err(Fault::local(
-            FaultKind::Unexpected,
-            "entry not built",
-            error.to_string(),
-            false,
-        )),
-    };
-    let result = result.and_then(|entries| read(entries, batch.records.len()));
+    let result = send(client, stream_name, &batch, format)
+        .await
+        .and_then(|answers| check(answers, batch.entry_count()))
+        .map(|answers| deal(answers, &batch));
     PutOutcome {
         format,
         batch,
@@ -89,40 +59,38 @@ pub async fn put(
     }
 }
 
-/// The data is shared with the held record, not copied.
-fn entry(held: &Held) -> Result<PutRecordsRequestEntry, aws_sdk_kinesis::error::BuildError> {
-    PutRecordsRequestEntry::builder()
-        .data(Blob::from_maybe_shared(held.record.bytes().clone()))
-        .partition_key(held.record.partition_key())
-        .build()
-}
-
 async fn send(
     client: &ClientLease,
     stream_name: &str,
-    entries: Vec<PutRecordsRequestEntry>,
-    timeout: Duration,
+    batch: &Batch,
     format: WireFormat,
-) -> Result<Vec<PutRecordsResultEntry>, Fault> {
-    let mut config = aws_sdk_kinesis::config::Builder::new().timeout_config(
-        TimeoutConfig::builder()
-            .operation_attempt_timeout(timeout)
-            .build(),
-    );
-    if format == WireFormat::Cbor {
-        config = config.protocol(KinesisCbor::default());
-    }
-    let answer = client
+) -> Result<Vec<Answer>, Fault> {
+    let (call, answers) = PutRecordsCall::new(format, stream_name, batch).map_err(|error| {
+        Fault::local(
+            FaultKind::Unexpected,
+            "request not built",
+            error.to_string(),
+            false,
+        )
+    })?;
+    let config = aws_sdk_kinesis::config::Builder::new()
+        .timeout_config(
+            TimeoutConfig::builder()
+                .operation_attempt_timeout(attempt_timeout(batch.bytes))
+                .build(),
+        )
+        .protocol(call);
+    client
         .sdk()
         .put_records()
         .stream_name(stream_name)
-        .set_records(Some(entries))
+        .set_records(Some(Vec::new()))
         .customize()
         .config_override(config)
         .send()
         .await
         .map_err(|error| client.judge(Fault::of(&error)))?;
-    Ok(answer.records)
+    Ok(answers.try_recv().unwrap_or_default())
 }
 
 /// Time for one try: longer for more bytes, so that a slow link is not taken for a dead one.
@@ -131,9 +99,9 @@ fn attempt_timeout(bytes: usize) -> Duration {
     ATTEMPT_TIMEOUT + Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX))
 }
 
-/// Reads the answer's entries as if the server lied.
-fn read(entries: Vec<PutRecordsResultEntry>, expected: usize) -> Result<Vec<Answer>, Fault> {
-    if entries.is_empty() {
+/// Takes the answers of a request as if the server lied.
+fn check(answers: Vec<Answer>, expected: usize) -> Result<Vec<Answer>, Fault> {
+    if answers.is_empty() {
         return Err(Fault::local(
             FaultKind::Transient,
             "empty answer",
@@ -141,26 +109,50 @@ fn read(entries: Vec<PutRecordsResultEntry>, expected: usize) -> Result<Vec<Answ
             true,
         ));
     }
-    if entries.len() != expected {
+    if answers.len() != expected {
         return Err(Fault::local(
             FaultKind::Unexpected,
             "answer of another length",
             format!(
                 "PutRecords answered {} entries for {expected} records",
-                entries.len()
+                answers.len()
             ),
             true,
         ));
     }
-    Ok(entries.into_iter().map(verdict).collect())
+    Ok(answers)
 }
 
-fn verdict(entry: PutRecordsResultEntry) -> Answer {
-    match (entry.sequence_number, entry.error_code) {
-        (Some(sequence_number), None) if !sequence_number.is_empty() => Answer::Stored {
-            shard_id: entry.shard_id.unwrap_or_default(),
+/// Gives each record the answer of the Kinesis record that it is in.
+fn deal(answers: Vec<Answer>, batch: &Batch) -> Vec<Answer> {
+    if answers.len() == batch.records.len() {
+        return answers;
+    }
+    let dealt = answers.into_iter().zip(batch.entries());
+    dealt
+        .flat_map(|(answer, records)| std::iter::repeat_n(answer, records.len()))
+        .collect()
+}
+
+/// What an entry means. Stored is only what has a sequence number and no error code.
+pub(crate) fn verdict(entry: &Entry<'_>, wants_shard: bool) -> Answer {
+    let Entry {
+        sequence_number,
+        shard_id,
+        error_code,
+        error_message,
+    } = entry;
+    match (sequence_number, error_code) {
+        (Some(Text(sequence_number)), None) if !sequence_number.is_empty() => Answer::Stored {
+            shard_id: shard_id
+                .as_ref()
+                .filter(|_| wants_shard)
+                .map(|Text(id)| id.as_ref().to_owned()),
         },
-        (_, Some(code)) => Answer::Refused(Fault::of_record(&code, entry.error_message.as_deref())),
+        (_, Some(Text(code))) => Answer::Refused(Fault::of_record(
+            code,
+            error_message.as_ref().map(|Text(message)| message.as_ref()),
+        )),
         (_, None) => Answer::Refused(Fault::local(
             FaultKind::Transient,
             "no sequence number",
@@ -174,11 +166,14 @@ fn verdict(entry: PutRecordsResultEntry) -> Answer {
 mod tests {
     use super::*;
 
-    fn entry(sequence_number: Option<&str>, error_code: Option<&str>) -> PutRecordsResultEntry {
-        PutRecordsResultEntry::builder()
-            .set_sequence_number(sequence_number.map(ToOwned::to_owned))
-            .set_error_code(error_code.map(ToOwned::to_owned))
-            .build()
+    fn entry(sequence_number: Option<&'static str>, error_code: Option<&'static str>) -> Answer {
+        let text = |text: &'static str| Text(text.into());
+        let entry = Entry {
+            sequence_number: sequence_number.map(text),
+            error_code: error_code.map(text),
+            ..Entry::default()
+        };
+        verdict(&entry, true)
     }
 
     #[test]
@@ -190,20 +185,20 @@ mod tests {
             (None, None, false),
             (None, Some("InternalFailure"), false),
         ] {
-            let answers = read(vec![entry(sequence_number, error_code)], 1).unwrap();
-            assert_eq!(matches!(answers[0], Answer::Stored { .. }), stored);
+            let answer = entry(sequence_number, error_code);
+            assert_eq!(matches!(answer, Answer::Stored { .. }), stored);
         }
     }
 
     #[test]
     fn a_list_of_another_length_is_not_an_answer() {
         let two = || vec![entry(Some("1"), None), entry(Some("2"), None)];
-        assert!(read(two(), 2).is_ok());
+        assert!(check(two(), 2).is_ok());
         for expected in [1, 3] {
-            let fault = read(two(), expected).unwrap_err();
+            let fault = check(two(), expected).unwrap_err();
             assert!(!fault.is_retryable() && fault.may_be_done);
         }
-        let fault = read(Vec::new(), 2).unwrap_err();
+        let fault = check(Vec::new(), 2).unwrap_err();
         assert!(fault.is_retryable() && fault.may_be_done);
     }
 

@@ -9,14 +9,16 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::limits::ARENA_BYTES_MAX;
 use crate::record::escape::Escapes;
 
 mod escape;
@@ -35,10 +37,29 @@ const DATA_START: usize = ID.end + BEFORE_DATA.len();
 // What follows the data leaves room for `escape::write` to store whole blocks past the data's end.
 const _: () = assert!(BEFORE_EMITTED_AT.len() >= escape::SLACK_BYTES);
 
+/// Memory for records that come and go one after the other: neighbours share a piece of it, so that a
+/// record needs no allocation. A piece is free again when the last of its records is gone.
+#[derive(Debug)]
+pub struct Arena {
+    piece: BytesMut,
+}
+
+impl Arena {
+    /// An arena with pieces of `piece_bytes` bytes, and larger ones for larger records.
+    #[must_use]
+    pub fn new(piece_bytes: usize) -> Self {
+        Self {
+            piece: BytesMut::with_capacity(piece_bytes),
+        }
+    }
+}
+
 /// A record as it goes to Kinesis: the finished envelope, shared and never copied, for the first try and each further one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EncodedRecord {
     bytes: Bytes,
+    /// `None`: its id is its partition key.
+    key: Option<Arc<str>>,
 }
 
 impl EncodedRecord {
@@ -49,10 +70,10 @@ impl EncodedRecord {
     pub fn encode(id: Uuid, data: &str, taken_in: SystemTime) -> Self {
         let escapes = Escapes::in_text(data);
         let emitted_at = EmittedAt::new(taken_in);
-        Self::build(id, data, &escapes, &emitted_at)
+        Self::build(id, data, &escapes, &emitted_at, &mut Arena::new(0))
     }
 
-    /// The same, unless the record would be larger than `size_bytes_max`, counted as [`EncodedRecord::size_bytes`] does:
+    /// The same, with the partition key `key` if there is one, unless the record would be larger than `size_bytes_max`, counted as [`EncodedRecord::size_bytes`] does:
     /// known before it takes any memory.
     ///
     /// # Errors
@@ -61,33 +82,56 @@ impl EncodedRecord {
     pub fn encode_within(
         id: Uuid,
         data: &str,
-        taken_in: SystemTime,
+        key: Option<Arc<str>>,
+        emitted_at: &EmittedAt,
         size_bytes_max: usize,
+        arena: &mut Arena,
     ) -> Result<Self, usize> {
         let escapes = Escapes::in_text(data);
-        let emitted_at = EmittedAt::new(taken_in);
-        let size_bytes = envelope_len(data, &escapes, &emitted_at) + DEFAULT_PARTITION_KEY_BYTES;
+        let key_bytes = key
+            .as_ref()
+            .map_or(DEFAULT_PARTITION_KEY_BYTES, |key| key.len());
+        let size_bytes = envelope_len(data, &escapes, emitted_at) + key_bytes;
         if size_bytes > size_bytes_max {
             return Err(size_bytes);
         }
-        Ok(Self::build(id, data, &escapes, &emitted_at))
+        let record = Self::build(id, data, &escapes, emitted_at, arena);
+        Ok(Self { key, ..record })
     }
 
-    fn build(id: Uuid, data: &str, escapes: &Escapes, emitted_at: &EmittedAt) -> Self {
-        let mut buffer = vec![0; envelope_len(data, escapes, emitted_at)];
-        let mut end = put(&mut buffer, 0, HEAD);
+    fn build(
+        id: Uuid,
+        data: &str,
+        escapes: &Escapes,
+        emitted_at: &EmittedAt,
+        arena: &mut Arena,
+    ) -> Self {
+        let piece = &mut arena.piece;
+        piece.resize(envelope_len(data, escapes, emitted_at), 0);
+        let buffer = &mut piece[..];
+        let mut end = put(buffer, 0, HEAD);
         if let Some(place) = buffer.get_mut(ID) {
             id.hyphenated().encode_lower(place);
         }
         end += DEFAULT_PARTITION_KEY_BYTES;
-        end = put(&mut buffer, end, BEFORE_DATA);
-        end = escapes.write(data, &mut buffer, end);
-        end = put(&mut buffer, end, BEFORE_EMITTED_AT);
-        end = put(&mut buffer, end, emitted_at.as_bytes());
-        put(&mut buffer, end, b"}");
+        end = put(buffer, end, BEFORE_DATA);
+        end = escapes.write(data, buffer, end);
+        end = put(buffer, end, BEFORE_EMITTED_AT);
+        end = put(buffer, end, emitted_at.as_bytes());
+        put(buffer, end, b"}");
 
         Self {
-            bytes: buffer.into(),
+            bytes: piece.split().freeze(),
+            key: None,
+        }
+    }
+
+    /// Gives the record memory of its own. For one that stays behind when its neighbours are gone: it would
+    /// keep all of their [`Arena`]'s piece.
+    pub fn detach(&mut self) {
+        // A larger one has a piece of its own.
+        if self.bytes.len() < ARENA_BYTES_MAX {
+            self.bytes = Bytes::copy_from_slice(&self.bytes);
         }
     }
 
@@ -104,7 +148,13 @@ impl EncodedRecord {
     /// The key whose hash decides on the record's shard.
     #[must_use]
     pub fn partition_key(&self) -> &str {
-        self.id()
+        self.key.as_deref().unwrap_or_else(|| self.id())
+    }
+
+    /// The partition key, where it is not the id: records that share it keep their order.
+    #[must_use]
+    pub const fn own_key(&self) -> Option<&Arc<str>> {
+        self.key.as_ref()
     }
 
     /// The envelope: one JSON object in UTF-8. A clone of it shares the memory.
@@ -113,11 +163,11 @@ impl EncodedRecord {
         &self.bytes
     }
 
-    /// What Kinesis counts for this record, in bytes, when the id is its partition key: envelope plus key
+    /// What Kinesis counts for this record, in bytes: envelope plus partition key
     /// ([`PutRecordsRequestEntry`](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecordsRequestEntry.html)).
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        self.bytes.len() + DEFAULT_PARTITION_KEY_BYTES
+        self.bytes.len() + self.partition_key().len()
     }
 }
 
@@ -147,7 +197,8 @@ fn put(buffer: &mut [u8], start: usize, part: &[u8]) -> usize {
 }
 
 /// A moment as the decimal text of its seconds since 1970, with as many decimals as it needs, nine at most.
-struct EmittedAt {
+#[derive(Debug)]
+pub struct EmittedAt {
     /// The digits of the seconds end at `POINT`, where the decimals begin.
     text: [u8; Self::BYTES_MAX],
     start: usize,
@@ -159,7 +210,8 @@ impl EmittedAt {
     const POINT: usize = 20;
     const BYTES_MAX: usize = Self::POINT + 1 + 9;
 
-    fn new(moment: SystemTime) -> Self {
+    /// A time before 1970 counts as 1970.
+    pub fn new(moment: SystemTime) -> Self {
         let since_epoch = moment.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let mut text = [b'0'; Self::BYTES_MAX];
 

@@ -29,17 +29,19 @@ use std::time::{Instant, SystemTime};
 
 use uuid::Uuid;
 
+use crate::aggregate::disaggregate;
 use crate::batch::{BatchBounds, Held};
 use crate::buffer::{Applied, Buffer, GiveUp, Seal};
 use crate::checkpoint::Token;
 use crate::client::ClientLease;
-use crate::config::{KinesisConfig, NewStreams, StreamMode};
+use crate::config::{KeySource, KinesisConfig, NewStreams, StreamMode};
 use crate::create::{ControlPlane, Patience, StreamFacts};
 use crate::error::Error;
-use crate::limits::{REQUEST_BYTES_MAX, STREAM_WRITABLE_MAX};
-use crate::put::{PutOutcome, WireFormat, put};
+use crate::limits::{AGGREGATE_BYTES_MAX, REQUEST_BYTES_MAX, STREAM_WRITABLE_MAX};
+use crate::put::{PutOutcome, put};
 use crate::read::read_all;
 use crate::record::{EncodedRecord, KinesisRecord};
+use crate::wire::WireFormat;
 
 /// A Kinesis stream, with the records that are on their way into it.
 #[derive(Debug)]
@@ -50,6 +52,7 @@ pub struct KinesisStream {
     new_streams: NewStreams,
     patience: Patience,
     bounds: BatchBounds,
+    keys: KeySource,
     facts: StreamFacts,
     create_sent: bool,
     buffer: Buffer,
@@ -71,6 +74,7 @@ impl KinesisStream {
         let bounds = BatchBounds {
             records: config.buffer_size(),
             bytes: REQUEST_BYTES_MAX,
+            aggregate_bytes: config.aggregates().then_some(AGGREGATE_BYTES_MAX),
         };
         Self {
             name: name.into(),
@@ -82,6 +86,7 @@ impl KinesisStream {
                 writable: STREAM_WRITABLE_MAX,
             },
             bounds,
+            keys: config.keys(),
             facts: StreamFacts::default(),
             create_sent: false,
             buffer: Buffer::new(bounds, config.retry_timeout(), 1),
@@ -123,6 +128,11 @@ impl KinesisStream {
         self.create_sent
     }
 
+    /// Whether many records go in one Kinesis record.
+    pub fn aggregates(&self) -> bool {
+        self.bounds.aggregate_bytes.is_some()
+    }
+
     /// The records that are on their way.
     pub fn buffer(&mut self) -> &mut Buffer {
         &mut self.buffer
@@ -145,7 +155,38 @@ impl KinesisStream {
             )
             .await?;
         self.buffer = Buffer::new(self.bounds, self.patience.faults, self.facts.open_shards);
+        if self.facts.ignores_keys {
+            self.refuse_ignored_keys()?;
+        }
+        if self.bounds.aggregate_bytes.is_some() && self.keys == KeySource::PrimaryKey {
+            // Which records may be packed together depends on their shards.
+            let map = self
+                .control
+                .shard_map(&self.client, &self.name, self.patience)
+                .await?;
+            self.buffer.set_map(map, Instant::now());
+        }
         Ok(())
+    }
+
+    /// What a stream does not give whose shards are chosen by the service.
+    fn refuse_ignored_keys(&self) -> Result<(), Error> {
+        let (setting, why) = match (self.bounds.aggregate_bytes, self.keys) {
+            (Some(_), _) => (
+                "\"aggregation\" to off",
+                "consumers drop aggregated records from it without a word",
+            ),
+            (None, KeySource::PrimaryKey) => (
+                "\"partitionKey\" to random",
+                "records of one key are not stored in order",
+            ),
+            (None, KeySource::Random) => return Ok(()),
+        };
+        Err(Error::config(format!(
+            "The stream \"{}\" has the record distribution strategy AUTO: it ignores partition keys, so {why}. Set {setting}, \
+             or the stream's record distribution strategy to USER_PARTITION_KEY.",
+            self.name
+        )))
     }
 
     /// Buffers one record with this JSON object as its data. [`KinesisStream::flush`] stores it.
@@ -230,8 +271,9 @@ impl KinesisStream {
             })?;
         records
             .iter()
-            .map(|record| {
-                KinesisRecord::decode(record.data().as_ref()).map_err(|error| {
+            .flat_map(|record| disaggregate(record.data().as_ref()))
+            .map(|data| {
+                KinesisRecord::decode(&data).map_err(|error| {
                     Error::system(format!(
                         "The stream \"{}\" holds a record that this destination did not write: {error}.",
                         self.name

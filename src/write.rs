@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::catalog::Catalog;
 use crate::client::KinesisClientPool;
-use crate::config::{KinesisConfig, StreamMode};
+use crate::config::{KeySource, KinesisConfig, StreamMode};
 use crate::consumer::MessageConsumer;
 use crate::create::ControlPlane;
 use crate::error::Error;
@@ -33,6 +33,18 @@ pub async fn run(
     for warning in catalog.warnings() {
         tracing::warn!("{warning}");
     }
+    if config.keys() == KeySource::PrimaryKey {
+        for configured in catalog
+            .streams()
+            .iter()
+            .filter(|stream| stream.primary_key.is_empty())
+        {
+            tracing::warn!(
+                "The stream {} has no primary key: its records get random partition keys, and no order among them is kept.",
+                configured.descriptor
+            );
+        }
+    }
     let catalog = Arc::new(catalog);
     let ready = tokio::select! {
         biased;
@@ -45,7 +57,13 @@ pub async fn run(
         .iter()
         .map(|stream| stream.facts().record_bytes_max)
         .collect();
-    let input = input::start(source, Arc::clone(&catalog), record_bytes_max).map_err(|error| {
+    let input = input::start(
+        source,
+        Arc::clone(&catalog),
+        config.keys(),
+        record_bytes_max,
+    )
+    .map_err(|error| {
         Error::system("The system gives no thread to read standard input.")
             .with_internal(error.to_string())
     })?;

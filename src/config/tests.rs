@@ -211,12 +211,13 @@ fn all_problems_are_told_at_once() {
     let message = refused(&json!({
         "endpoint": "ftp://host", "region": 5, "shardCount": 0, "accessKey": true, "privateKey": [],
         "bufferSize": 1000, "retryTimeoutSeconds": 6601, "sessionToken": {}, "roleArn": 1, "externalId": 2,
-        "streamMode": "x", "maxRecordSizeKiB": 1, "oversizedRecords": 3, "tags": 4, "requestFormat": "xml"
+        "streamMode": "x", "maxRecordSizeKiB": 1, "oversizedRecords": 3, "tags": 4, "requestFormat": "xml",
+        "partitionKey": "id", "aggregation": true
     }));
     for setting in SETTINGS {
         assert!(message.contains(setting.key()), "{message}");
     }
-    assert!(message.contains("15 problems"), "{message}");
+    assert!(message.contains("17 problems"), "{message}");
 }
 
 #[test]

@@ -30,7 +30,10 @@ fn assert_round_trip(data: &str, moment: SystemTime) {
     assert_eq!(record.id(), ID_TEXT);
     assert_eq!(record.size_bytes(), record.bytes().len() + 36);
     let size = record.size_bytes();
-    let within = |max| EncodedRecord::encode_within(id(), data, moment, max);
+    let moment = EmittedAt::new(moment);
+    let within = |max| {
+        EncodedRecord::encode_within(id(), data, None, &moment, max, &mut Arena::new(data.len()))
+    };
     assert_eq!(within(size).as_ref(), Ok(&record));
     assert_eq!(within(size - 1), Err(size));
 
@@ -44,6 +47,34 @@ fn assert_round_trip(data: &str, moment: SystemTime) {
     let decoded = KinesisRecord::decode(record.bytes()).unwrap();
     assert_eq!(decoded.id(), id());
     assert_eq!(decoded.data(), data);
+}
+
+#[test]
+fn neighbours_share_memory_until_one_is_detached() {
+    let mut arena = Arena::new(300);
+    let moment = EmittedAt::new(at(1, 0));
+    let mut encode = |data| {
+        EncodedRecord::encode_within(id(), data, None, &moment, usize::MAX, &mut arena).unwrap()
+    };
+    let first = encode(r#"{"a":1}"#);
+    let mut second = encode(r#"{"b":"22"}"#);
+    let does_not_fit = encode(r#"{"c":"333333333333333333333333333333333333333333333333333"}"#);
+    let copy = second.clone();
+    assert_eq!(first.bytes().as_ptr_range().end, second.bytes().as_ptr());
+    second.detach();
+    assert_ne!(second.bytes().as_ptr(), copy.bytes().as_ptr());
+    assert_eq!(second, copy);
+    for (record, data) in [
+        (first, r#"{"a":1}"#),
+        (second, r#"{"b":"22"}"#),
+        (
+            does_not_fit,
+            r#"{"c":"333333333333333333333333333333333333333333333333333"}"#,
+        ),
+    ] {
+        let decoded = KinesisRecord::decode(record.bytes()).unwrap();
+        assert_eq!(decoded.data(), data);
+    }
 }
 
 #[test]

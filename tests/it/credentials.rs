@@ -9,6 +9,7 @@ use crate::support::messages::{catalog, numbered, records, state_stream, stream}
 use crate::support::program::{ACCESS_KEY, Check, Program, Write};
 use crate::support::server::Kinesis;
 use crate::support::sts::{Sts, nth_key};
+use crate::support::tls::Tls;
 use crate::support::verdict::{assert_earned, assert_exactly_stored};
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/airbyte";
@@ -206,6 +207,47 @@ async fn a_bundle_of_certificates_that_cannot_be_used_is_named() {
     ] {
         let run = write(&kinesis).env("AWS_CA_BUNDLE", path).run().await;
         run.assert_failed("config_error", part);
+    }
+    assert!(kinesis.calls().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_an_authority_in_the_bundle_is_trusted() {
+    let kinesis = Kinesis::start().await;
+    let tls = Tls::before(&kinesis.endpoint()).await;
+    let run = write(&kinesis)
+        .config(json!({"endpoint": tls.endpoint()}))
+        .env("AWS_CA_BUNDLE", tls.authority())
+        .run()
+        .await;
+    run.assert_success();
+    assert_delivered(&kinesis).await;
+    assert_earned(&kinesis, &input(), &run).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_not_trusted_is_said_at_once_with_what_to_do() {
+    let kinesis = Kinesis::start().await;
+    let (tls, other) = (
+        Tls::before(&kinesis.endpoint()).await,
+        Tls::before(&kinesis.endpoint()).await,
+    );
+    let trusted = tls.endpoint();
+    let misnamed = tls.misnamed_endpoint();
+    for (endpoint, bundle) in [
+        (&trusted, None),
+        (&trusted, Some(other.authority())),
+        (&misnamed, Some(tls.authority())),
+    ] {
+        let settings = json!({"endpoint": endpoint});
+        let mut programs = [write(&kinesis), Check::against(&kinesis)];
+        if let Some(bundle) = bundle {
+            programs = programs.map(|program| program.env("AWS_CA_BUNDLE", bundle));
+        }
+        let [write, check] = programs.map(|program| program.config(settings.clone()));
+        let run = write.run().await;
+        run.assert_failed("config_error", "AWS_CA_BUNDLE");
+        check.run().await.assert_not_connected("AWS_CA_BUNDLE");
     }
     assert!(kinesis.calls().is_empty());
 }

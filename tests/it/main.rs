@@ -10,13 +10,16 @@
     reason = "a test fails by panicking; clippy knows the test functions, not the helpers they call"
 )]
 
+mod aggregation;
 mod check;
 mod cli;
 mod config;
+mod corpus;
 mod credentials;
 mod docs;
 mod faults;
 mod hostile;
+mod keys;
 mod kill;
 mod library;
 mod memory;

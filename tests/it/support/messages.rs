@@ -321,6 +321,12 @@ impl CatalogStream {
         self
     }
 
+    /// Its primary key, as paths to the fields.
+    pub(crate) fn primary_key(mut self, paths: &Value) -> Self {
+        self.0["primary_key"] = paths.clone();
+        self
+    }
+
     /// Its namespace is there, and null.
     pub(crate) fn null_namespace(mut self) -> Self {
         self.0["stream"]["namespace"] = Value::Null;

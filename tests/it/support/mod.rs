@@ -27,6 +27,7 @@ pub(crate) mod running;
 pub(crate) mod server;
 pub(crate) mod service;
 pub(crate) mod sts;
+pub(crate) mod tls;
 pub(crate) mod verdict;
 
 use std::future::Future;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use destination_kinesis::aggregate::disaggregate;
 use ferrokinesis::actions::{Operation, dispatch};
 use ferrokinesis::store::StoreOptions;
 use ferrokinesis::types::{Stream, StreamStatus};
@@ -40,6 +41,8 @@ pub(crate) struct Stored {
     pub(crate) sequence_number: String,
     /// Its partition key.
     pub(crate) partition_key: String,
+    /// Whether it came in an aggregate, under the partition key of all.
+    pub(crate) aggregated: bool,
     /// All of it.
     pub(crate) bytes: Vec<u8>,
     /// The envelope's `_airbyte_ab_id`. Empty, as the next two, if the record is not an envelope.
@@ -213,29 +216,33 @@ impl Kinesis {
     /// Everything the stream holds, closed shards included, by shard and sequence number.
     pub(crate) async fn stored(&self, stream: &str) -> Vec<Stored> {
         let records = self.service.store.get_record_store(stream).await;
-        let stored = records.into_iter().map(|(key, record)| {
+        let stored = records.into_iter().flat_map(|(key, record)| {
             let (shard, sequence_number) = key.split_once('/').expect("shard and sequence number");
             let shard = u32::from_str_radix(shard, 16).expect("a shard's number");
             let bytes = BASE64
                 .decode(&record.data)
                 .expect("the emulator keeps base64");
-            let envelope = Envelope::read(&bytes);
-            Stored {
-                shard_id: format!("shardId-{shard:012}"),
-                sequence_number: sequence_number.to_owned(),
-                partition_key: record.partition_key,
-                bytes,
-                id: envelope.id,
-                data: envelope.data,
-                emitted_at: envelope
-                    .emitted_at
-                    .map_or_else(String::new, |raw| raw.get().to_owned()),
-            }
+            let sequence_number = sequence_number.to_owned();
+            disaggregate(&bytes).into_iter().map(move |part| {
+                let envelope = Envelope::read(&part);
+                Stored {
+                    shard_id: format!("shardId-{shard:012}"),
+                    sequence_number: sequence_number.clone(),
+                    partition_key: record.partition_key.clone(),
+                    aggregated: part != bytes,
+                    bytes: part.into(),
+                    id: envelope.id,
+                    data: envelope.data,
+                    emitted_at: envelope
+                        .emitted_at
+                        .map_or_else(String::new, |raw| raw.get().to_owned()),
+                }
+            })
         });
         stored.collect()
     }
 
-    /// How many records were stored in the stream, counted as they came. For the moment; see
+    /// How many Kinesis records were stored in the stream, counted as they came. For the moment; see
     /// [`Self::stored`].
     pub(crate) fn stored_count(&self, stream: &str) -> usize {
         self.service

@@ -238,3 +238,43 @@ async fn the_process_is_gone_within_a_second_after_its_last_word() {
     assert_eq!(run.exit_code, Some(1));
     assert!(run.lingered < Duration::from_secs(1), "{:?}", run.lingered);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_lines_tell_what_became_of_each_stream_and_of_all() {
+    let kinesis = kinesis_with(&["_users", "_orders"]).await;
+    kinesis.on("PutRecords", |call| {
+        match (call.stream, call.nth_for_stream) {
+            ("_users", 1..=3) => Fault::throttle(0..call.len() / 2),
+            ("_orders", 1) => Fault::lost_answer(),
+            _ => Fault::pass(),
+        }
+    });
+    let mut input = records("users", 800);
+    input.extend(records("orders", 7));
+    let run = write_to(&kinesis, &["users", "orders"])
+        .input(input)
+        .run()
+        .await;
+    run.assert_success();
+    let lines = run.logs("INFO");
+    let line = |start: &str| {
+        let found = lines.iter().find(|line| line.starts_with(start));
+        *found.unwrap_or_else(|| panic!("no line {start}: {run}"))
+    };
+    let users = line("Stream \"_users\": 800 records and 0.1 MB stored in ");
+    assert!(
+        users.contains("150 records refused by busy shards ("),
+        "{users}"
+    );
+    assert!(users.contains("before the shards were known: "), "{users}");
+    assert!(users.contains("spent waiting for shards."), "{users}");
+    let orders = line("Stream \"_orders\": 7 records");
+    let expected = "stored in 2 requests of 7.0 Kinesis records on average; 0 records refused by busy shards; 7 records sent \
+                    again, 7 may be there twice";
+    assert!(orders.contains(expected), "{orders}");
+    let sync = line("Sync: 807 records");
+    assert!(
+        sync.contains("150 records refused by busy shards, 157 sent again, 7 may be there twice."),
+        "{sync}"
+    );
+}

@@ -1,0 +1,455 @@
+//! PutRecords on the wire: the bytes of a request, and the entries of its answer, as JSON or as CBOR.
+//!
+//! The SDK has code for both, which makes some ten strings and copies of each record. This is where the
+//! time of a sync goes, so it is written out here, and handed to the SDK as the protocol of that
+//! one call: endpoint, credentials, signature, connections, time-outs and errors stay the SDK's.
+
+use std::fmt;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use aws_smithy_cbor::data::Type;
+use aws_smithy_cbor::decode::{Decoder, DeserializeError};
+use aws_smithy_cbor::encode::Encoder;
+use aws_smithy_json::protocol::aws_json_rpc::AwsJsonRpcProtocol;
+use aws_smithy_runtime_api::http::{Request, Response};
+use aws_smithy_schema::codec::DynCodec;
+use aws_smithy_schema::protocol::{ClientProtocolInner, SharedClientProtocol};
+use aws_smithy_schema::serde::{SerdeError, SerializableStruct, ShapeDeserializer};
+use aws_smithy_schema::{Schema, ShapeId};
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::config_bag::ConfigBag;
+use aws_smithy_types::endpoint::Endpoint;
+use aws_smithy_types::error::metadata::Builder as ErrorMetadataBuilder;
+use base64_simd::STANDARD as BASE64;
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::aggregate::aggregate;
+use crate::batch::Batch;
+use crate::cbor::KinesisCbor;
+use crate::protocol::Text;
+use crate::put::{Answer, verdict};
+
+/// How a request is encoded. What is stored is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireFormat {
+    /// What every server takes.
+    Json,
+    /// Smaller; see [`crate::cbor`].
+    Cbor,
+}
+
+/// What an answer says of one record, as it says it.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Entry<'a> {
+    /// Where in its shard the record is.
+    #[serde(borrow)]
+    pub(crate) sequence_number: Option<Text<'a>>,
+    /// Where the record is.
+    #[serde(borrow)]
+    pub(crate) shard_id: Option<Text<'a>>,
+    /// Why it is not stored.
+    #[serde(borrow)]
+    pub(crate) error_code: Option<Text<'a>>,
+    /// The same in words.
+    #[serde(borrow)]
+    pub(crate) error_message: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Entries<'a> {
+    #[serde(borrow, rename = "Records")]
+    records: Vec<Entry<'a>>,
+}
+
+/// The protocol of one PutRecords call. What the SDK is told to send and what it hands out are empty
+/// lists of records: the real ones pass it by.
+pub struct PutRecordsCall {
+    /// Does everything else.
+    sdk: SharedClientProtocol,
+    format: WireFormat,
+    request: Bytes,
+    wants_shards: bool,
+    answers: SyncSender<Vec<Answer>>,
+}
+
+impl PutRecordsCall {
+    /// A call that puts a batch, and the place where the answers can be had when the call has succeeded.
+    ///
+    /// # Errors
+    ///
+    /// When JSON cannot be written.
+    pub fn new(
+        format: WireFormat,
+        stream_name: &str,
+        batch: &Batch,
+    ) -> serde_json::Result<(Self, Receiver<Vec<Answer>>)> {
+        let (answers, received) = sync_channel(1);
+        let (sdk, request) = match format {
+            WireFormat::Json => (
+                SharedClientProtocol::new(AwsJsonRpcProtocol::aws_json_1_1()),
+                json_request(stream_name, batch)?,
+            ),
+            WireFormat::Cbor => (
+                SharedClientProtocol::new(KinesisCbor::default()),
+                cbor_request(stream_name, batch),
+            ),
+        };
+        let call = Self {
+            sdk,
+            format,
+            request: request.into(),
+            wants_shards: batch.has_map(),
+            answers,
+        };
+        Ok((call, received))
+    }
+}
+
+impl fmt::Debug for PutRecordsCall {
+    /// Without the request, which is the records' content.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PutRecordsCall")
+            .field("format", &self.format)
+            .field("request_bytes", &self.request.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientProtocolInner for PutRecordsCall {
+    type Request = Request;
+    type Response = Response;
+
+    fn protocol_id(&self) -> &ShapeId<'static> {
+        self.sdk.protocol_id()
+    }
+
+    fn serialize_request(
+        &self,
+        input: &dyn SerializableStruct,
+        input_schema: &Schema<'_>,
+        endpoint: &str,
+        cfg: &ConfigBag,
+    ) -> Result<Request, SerdeError> {
+        let mut request = self
+            .sdk
+            .serialize_request(input, input_schema, endpoint, cfg)?;
+        let length = self.request.len().to_string();
+        request.headers_mut().insert("Content-Length", length);
+        *request.body_mut() = SdkBody::from(self.request.clone());
+        Ok(request)
+    }
+
+    fn deserialize_response<'a>(
+        &self,
+        response: &'a Response,
+        output_schema: &Schema<'_>,
+        cfg: &'a ConfigBag,
+    ) -> Result<Box<dyn ShapeDeserializer + 'a>, SerdeError> {
+        let (true, Some(codec)) = (response.status().is_success(), self.sdk.payload_codec()) else {
+            return self.sdk.deserialize_response(response, output_schema, cfg);
+        };
+        let body = response.body().bytes().unwrap_or_default();
+        let (answers, empty): (_, &[u8]) = match self.format {
+            WireFormat::Json => (json_answers(body, self.wants_shards), br#"{"Records":[]}"#),
+            // The errors may show what was read.
+            WireFormat::Cbor => (
+                cbor_answers(body, self.wants_shards).ok(),
+                b"\xA1\x67Records\x80",
+            ),
+        };
+        let answers = answers.ok_or_else(|| SerdeError::custom("the answer cannot be read"))?;
+        // Nobody waits for it when the call was given up.
+        let _ = self.answers.try_send(answers);
+        Ok(codec.create_deserializer(empty))
+    }
+
+    fn parse_error_metadata(
+        &self,
+        response: &Response,
+        cfg: &ConfigBag,
+    ) -> Result<ErrorMetadataBuilder, SerdeError> {
+        self.sdk.parse_error_metadata(response, cfg)
+    }
+
+    fn payload_codec(&self) -> Option<&dyn DynCodec> {
+        self.sdk.payload_codec()
+    }
+
+    fn update_endpoint(
+        &self,
+        request: &mut Request,
+        endpoint: &Endpoint,
+        cfg: &ConfigBag,
+    ) -> Result<(), SerdeError> {
+        self.sdk.update_endpoint(request, endpoint, cfg)
+    }
+}
+
+/// The Kinesis records of a batch: data and partition key.
+fn entries(batch: &Batch) -> impl Iterator<Item = (Bytes, &str)> {
+    batch.entries().filter_map(|records| {
+        let data = match records {
+            [held] => held.record.bytes().clone(),
+            _ => aggregate(records),
+        };
+        Some((data, records.first()?.record.partition_key()))
+    })
+}
+
+fn json_request(stream_name: &str, batch: &Batch) -> serde_json::Result<Vec<u8>> {
+    const ENTRY_BYTES: usize = br#"{"Data":"==","PartitionKey":""},"#.len();
+    let capacity = stream_name.len()
+        + 64
+        + batch.entry_count() * ENTRY_BYTES
+        + BASE64.encoded_length(batch.bytes);
+    let mut body = Vec::with_capacity(capacity);
+    body.extend_from_slice(br#"{"StreamName":"#);
+    write_text(stream_name, &mut body)?;
+    body.extend_from_slice(br#","Records":"#);
+    let mut before = b'[';
+    for (data, partition_key) in entries(batch) {
+        body.push(before);
+        body.extend_from_slice(br#"{"Data":""#);
+        BASE64.encode_append(&data, &mut body);
+        body.extend_from_slice(br#"","PartitionKey":"#);
+        write_text(partition_key, &mut body)?;
+        body.push(b'}');
+        before = b',';
+    }
+    body.extend_from_slice(b"]}");
+    Ok(body)
+}
+
+/// Writes a JSON string.
+fn write_text(text: &str, out: &mut Vec<u8>) -> serde_json::Result<()> {
+    let is_special = |byte| byte < b' ' || byte == b'"' || byte == b'\\';
+    // Not `any`: to look at every byte is faster than to stop at the first.
+    if text.bytes().fold(false, |any, byte| any | is_special(byte)) {
+        return serde_json::to_writer(out, text);
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+    Ok(())
+}
+
+fn cbor_request(stream_name: &str, batch: &Batch) -> Vec<u8> {
+    const ENTRY_BYTES: usize = 40;
+    let capacity = stream_name.len() + 64 + batch.entry_count() * ENTRY_BYTES + batch.bytes;
+    let mut body = Encoder::new(Vec::with_capacity(capacity));
+    body.map(2).str("StreamName").str(stream_name);
+    body.str("Records").array(batch.entry_count());
+    for (data, partition_key) in entries(batch) {
+        body.map(2).str("Data").blob_bytes(&data);
+        body.str("PartitionKey").str(partition_key);
+    }
+    body.into_writer()
+}
+
+fn json_answers(body: &[u8], wants_shards: bool) -> Option<Vec<Answer>> {
+    // To check the bytes once is cheaper than to check each text in them.
+    let body = std::str::from_utf8(body).ok()?;
+    let entries: Entries<'_> = serde_json::from_str(body).ok()?;
+    let verdict = |entry| verdict(entry, wants_shards);
+    Some(entries.records.iter().map(verdict).collect())
+}
+
+fn cbor_answers(body: &[u8], wants_shards: bool) -> Result<Vec<Answer>, DeserializeError> {
+    let mut answers = Vec::new();
+    let mut decoder = Decoder::new(body);
+    let fields = decoder.map()?;
+    each(&mut decoder, fields, |decoder| {
+        if decoder.str()? != "Records" {
+            return decoder.skip();
+        }
+        let records = decoder.list()?;
+        each(decoder, records, |decoder| {
+            answers.push(verdict(&cbor_entry(decoder)?, wants_shards));
+            Ok(())
+        })
+    })?;
+    Ok(answers)
+}
+
+fn cbor_entry<'a>(decoder: &mut Decoder<'a>) -> Result<Entry<'a>, DeserializeError> {
+    let mut entry = Entry::default();
+    let fields = decoder.map()?;
+    each(decoder, fields, |decoder| {
+        let field = match decoder.str()?.as_ref() {
+            "SequenceNumber" => &mut entry.sequence_number,
+            "ShardId" => &mut entry.shard_id,
+            "ErrorCode" => &mut entry.error_code,
+            "ErrorMessage" => &mut entry.error_message,
+            _ => return decoder.skip(),
+        };
+        if decoder.datatype()? == Type::Null {
+            return decoder.null();
+        }
+        *field = Some(Text(decoder.str()?));
+        Ok(())
+    })?;
+    Ok(entry)
+}
+
+/// Reads each item of a map or list: as many as it says, or up to its end.
+fn each<'a>(
+    decoder: &mut Decoder<'a>,
+    length: Option<u64>,
+    mut item: impl FnMut(&mut Decoder<'a>) -> Result<(), DeserializeError>,
+) -> Result<(), DeserializeError> {
+    match length {
+        Some(length) => (0..length).try_for_each(|_| item(decoder)),
+        None => {
+            while decoder.datatype()? != Type::Break {
+                item(decoder)?;
+            }
+            decoder.skip()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Instant, SystemTime};
+
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::batch::{BatchBounds, Held};
+    use crate::checkpoint::Token;
+    use crate::record::EncodedRecord;
+
+    fn held(data: &str) -> Held {
+        let record = EncodedRecord::encode(Uuid::new_v4(), data, SystemTime::now());
+        Held::new(record, Token::default(), Instant::now())
+    }
+
+    /// Lengths around everything that base64 and CBOR have a case of their own for.
+    fn records() -> Vec<Held> {
+        let lengths = (0..10).chain([90, 91, 92, 200, 65_500, 70_000]);
+        lengths
+            .map(|length| held(&format!(r#"{{"é":"{}"}}"#, "x".repeat(length))))
+            .collect()
+    }
+
+    fn batch() -> Batch {
+        let bounds = BatchBounds {
+            records: 500,
+            bytes: usize::MAX,
+            aggregate_bytes: None,
+        };
+        let mut batch = Batch::new(bounds, 0);
+        records().into_iter().for_each(|held| batch.push(held));
+        batch
+    }
+
+    #[test]
+    fn a_request_in_json_is_what_the_service_documents() {
+        let batch = batch();
+        let body = json_request("a_stream", &batch).unwrap();
+        let request: Value = serde_json::from_slice(&body).unwrap();
+        let entries: Vec<_> = batch
+            .records
+            .iter()
+            .map(|held| {
+                json!({
+                    "Data": BASE64.encode_to_string(held.record.bytes()),
+                    "PartitionKey": held.record.partition_key(),
+                })
+            })
+            .collect();
+        let expected = json!({"StreamName": "a_stream", "Records": entries});
+        assert_eq!(request, expected);
+        assert!(body.capacity() < body.len() + 500, "room is made once");
+    }
+
+    #[test]
+    fn a_request_in_cbor_is_the_same() {
+        use ciborium::Value;
+        let text = |text: &str| Value::Text(text.to_owned());
+        let batch = batch();
+        let body = cbor_request("a_stream", &batch);
+        let entry = |held: &Held| {
+            let data = Value::Bytes(held.record.bytes().to_vec());
+            let key = text(held.record.partition_key());
+            Value::Map(vec![(text("Data"), data), (text("PartitionKey"), key)])
+        };
+        let expected = Value::Map(vec![
+            (text("StreamName"), text("a_stream")),
+            (
+                text("Records"),
+                Value::Array(batch.records.iter().map(entry).collect()),
+            ),
+        ]);
+        let request: Value = ciborium::from_reader(body.as_slice()).unwrap();
+        assert_eq!(request, expected);
+    }
+
+    fn answer() -> Value {
+        json!({
+            "EncryptionType": "KMS",
+            "FailedRecordCount": 7,
+            "Records": [
+                {"SequenceNumber": "1", "ShardId": "shardId-000000000003"},
+                {"SequenceNumber": "2", "ShardId": "s", "ErrorCode": null, "New": [{"a": {}}, 1.5, null]},
+                {"ErrorCode": "InternalFailure", "ErrorMessage": "a \"quoted\" word"},
+                {},
+            ],
+        })
+    }
+
+    fn assert_read(answers: &[Answer]) {
+        let [first, second, refused, nothing] = answers else {
+            panic!("{answers:?}");
+        };
+        assert!(
+            matches!(first, Answer::Stored { shard_id } if shard_id.as_deref() == Some("shardId-000000000003"))
+        );
+        assert!(matches!(second, Answer::Stored { .. }));
+        assert!(matches!(refused, Answer::Refused(fault) if fault.code == "InternalFailure"));
+        assert!(matches!(nothing, Answer::Refused(_)));
+    }
+
+    #[test]
+    fn an_answer_in_json() {
+        assert_read(&json_answers(answer().to_string().as_bytes(), true).unwrap());
+    }
+
+    #[test]
+    fn an_answer_in_cbor_with_and_without_lengths() {
+        let mut body = Vec::new();
+        ciborium::into_writer(&answer(), &mut body).unwrap();
+        assert_read(&cbor_answers(&body, true).unwrap());
+
+        let mut open = Encoder::new(Vec::new());
+        open.begin_map().str("Records").begin_array();
+        for number in ["1", "2"] {
+            open.begin_map().str("SequenceNumber").str(number).end();
+        }
+        let answers = cbor_answers(&open.end().end().clone().into_writer(), false).unwrap();
+        assert!(matches!(
+            answers[..],
+            [
+                Answer::Stored { shard_id: None },
+                Answer::Stored { shard_id: None }
+            ]
+        ));
+    }
+
+    #[test]
+    fn half_an_answer_is_none() {
+        let json = answer().to_string();
+        let mut cbor = Vec::new();
+        ciborium::into_writer(&answer(), &mut cbor).unwrap();
+        for end in 0..json.len() {
+            assert!(json_answers(&json.as_bytes()[..end], true).is_none());
+        }
+        for end in 0..cbor.len() {
+            assert!(cbor_answers(&cbor[..end], true).is_err());
+        }
+        assert!(json_answers(b"[]", true).is_none() && cbor_answers(b"\x80", true).is_err());
+    }
+}
