@@ -5,8 +5,8 @@
 
 * the policies of docs/examples/policies are JSON, and name operations that AWS has;
 * the configurations of docs/examples/config are taken, and keep to the specification;
-* the commands in the ``sh`` blocks of README.md and docs/*.md end well. One shell for each page, from a copy of nothing: it runs in this
-  folder's project, with the connector of the tests in place of a release build. ``sh no-run`` blocks are left out;
+* the commands in the ``sh`` blocks of README.md and docs/*.md end well. One shell for each page, in the project's folder, with
+  the connector of the tests in place of a release build. ``sh no-run`` blocks are left out;
 * the consumers of docs/examples read what the connector has stored, duplicates and aggregates too.
 """
 
@@ -166,7 +166,9 @@ def deliver_example(port: int, config: Path, folder: Path):
 def check_consumers(connector: Connector, folder: Path) -> str:
     port, = free_ports(1)
     config = folder / "config.json"
-    config.write_text(json.dumps(config_for(port)), encoding="utf-8")
+    # One shard, and two later: of three records, two at least share one.
+    one_shard = config_for(port) | {"shardCount": 1}
+    config.write_text(json.dumps(one_shard), encoding="utf-8")
     expected = [json.loads(line, parse_float=Decimal)["record"]["data"]
                 for line in (EXAMPLES / "messages.jsonl").read_text(encoding="utf-8").splitlines() if '"RECORD"' in line]
     with running(ferrokinesis(port), port, folder / "log") as kinesis:
@@ -194,6 +196,13 @@ def check_consumers(connector: Connector, folder: Path) -> str:
         require(len(again) == len(records) + 2, "read_stream.py does not read all shards of a reshard")
         unpacked = list(example("decode_aggregates").user_records(again))
         require(len(unpacked) == 2 * len(records) + 1, "decode_aggregates.py does not unpack")
+
+        config.write_text(json.dumps(one_shard | {"aggregation": "kpl"}), encoding="utf-8")
+        connector.run("write", config=config, catalog=EXAMPLES / "catalog.json", messages=EXAMPLES / "messages.jsonl").require_success()
+        stored = list(example("read_stream").read_stream(kinesis, STREAM))
+        everything = list(example("decode_aggregates").user_records(stored))
+        require(len(everything) == len(unpacked) + len(records), "decode_aggregates.py does not unpack what the connector has packed")
+        require(len(stored) < len(again) + len(records), "the connector has not packed its records")
 
     lines = b"\n".join(unpacked) + b"\n"
     seen = folder / "seen.sqlite"

@@ -117,6 +117,16 @@ async fn the_policy_for_streams_that_exist_is_enough_and_not_too_much() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn aggregates_and_keys_need_no_more() {
+    let kinesis = server(vec![Policy::read("write")]).await;
+    kinesis.create_stream("shop_customers", 2).await;
+    let settings = json!({"aggregation": "kpl", "partitionKey": "primary_key"});
+    let run = write(&kinesis, settings).await;
+    run.assert_success();
+    assert_named(&run, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_policies_for_new_streams_are_enough_and_not_too_much() {
     let tags = json!({"tags": [{"key": "team", "value": "data"}]});
     for (feature, settings) in [("create", json!({})), ("tags", tags)] {
