@@ -14,7 +14,7 @@ WORKDIR /build
 # Cargo.toml names, built or not.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src benches \
- && echo '//! Stands in for the source.' | tee src/lib.rs benches/micro.rs benches/throughput.rs > src/main.rs \
+ && echo '//! Stands in for the source.' | tee src/lib.rs benches/micro.rs benches/pacing.rs benches/soak.rs benches/throughput.rs > src/main.rs \
  && echo 'fn main() {}' >> src/main.rs \
  && cargo build --release --locked \
  && rm -r src

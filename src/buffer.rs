@@ -96,9 +96,9 @@ pub enum GiveUp {
     },
 }
 
-/// A queue keeps memory for so many records when it has become short, so that it need not grow again and
-/// again.
-const QUEUE_RECORDS_KEPT: usize = 512;
+/// A queue keeps memory for so many records when it has become short: there may be one for each shard of
+/// hundreds of streams, most of them idle.
+const QUEUE_RECORDS_KEPT: usize = 16;
 
 #[derive(Debug, Default)]
 struct Lane {
@@ -145,7 +145,7 @@ impl Lane {
             .is_some()
     }
 
-    /// Gives back the memory of a queue that has become short: there may be very many of them.
+    /// Gives back the memory of a queue that has become short.
     fn shrink(&mut self) {
         let wanted = (2 * self.queue.len()).max(QUEUE_RECORDS_KEPT);
         if self.queue.capacity() > 2 * wanted {

@@ -17,7 +17,7 @@ static CATALOG: LazyLock<Arc<Catalog>> = LazyLock::new(|| {
 /// Small, so that records which are too large occur.
 const RECORD_BYTES_MAX: usize = 300;
 
-/// The time in a record has up to so many bytes, more or less: trailing zeros are left out.
+/// The time in a record has so many bytes more or less, for its trailing zeros are left out.
 const TIME_BYTES: usize = 10;
 
 /// Bytes on stdin.
@@ -26,13 +26,34 @@ pub fn check(input: &[u8]) {
     // The first byte says where it is cut.
     let step = usize::from(input.first().copied().unwrap_or(0)) + 1;
     let pieces = read(input.chunks(step).map(<[u8]>::to_vec).collect());
-    assert_eq!(whole, pieces);
+    assert_eq!(whole.1, pieces.1);
+    assert_eq!(whole.0.len(), pieces.0.len());
+    for (one, other) in whole.0.iter().zip(&pieces.0) {
+        let at_the_limit = one.is_at_the_limit() && other.is_at_the_limit();
+        assert!(one.text == other.text || at_the_limit, "{one:?}, {other:?}");
+    }
     let lines = input.split(|byte| *byte == b'\n').count();
     assert!(whole.0.len() <= lines, "more than one item a line");
 }
 
-/// All items, without what is random in them, and the end.
-fn read(pieces: Vec<Vec<u8>>) -> (Vec<String>, String) {
+/// What came of a line.
+#[derive(Debug)]
+struct Seen {
+    /// All of it but what is random.
+    text: String,
+    /// The size of a record.
+    size_bytes: usize,
+}
+
+impl Seen {
+    /// Whether the time decides if the record is too large.
+    fn is_at_the_limit(&self) -> bool {
+        self.size_bytes.abs_diff(RECORD_BYTES_MAX) <= TIME_BYTES
+    }
+}
+
+/// All items, and the end.
+fn read(pieces: Vec<Vec<u8>>) -> (Vec<Seen>, String) {
     let pieces = pieces.into_iter().filter(|piece| !piece.is_empty());
     let mut reader = Reader::new(
         Pieces(pieces.collect()),
@@ -52,31 +73,28 @@ fn read(pieces: Vec<Vec<u8>>) -> (Vec<String>, String) {
     }
 }
 
-fn describe(item: &Item) -> String {
-    match item {
+fn describe(item: &Item) -> Seen {
+    let (text, size_bytes) = match item {
         Item::Record { descriptor, record } => {
             assert!(record.size_bytes() <= RECORD_BYTES_MAX);
-            if record.size_bytes() + TIME_BYTES > RECORD_BYTES_MAX {
-                return format!("at the limit of {descriptor}");
-            }
-            format!(
-                "record of {descriptor}, {}",
-                without_what_is_random(record.bytes())
+            let text = without_what_is_random(record.bytes());
+            (
+                format!("record of {descriptor}, {text}"),
+                record.size_bytes(),
             )
         }
         Item::Oversized { descriptor, bytes } => {
             assert!(*bytes > RECORD_BYTES_MAX);
-            if *bytes <= RECORD_BYTES_MAX + TIME_BYTES {
-                return format!("at the limit of {descriptor}");
-            }
-            format!("too large for {descriptor}")
+            (format!("too large for {descriptor}"), *bytes)
         }
         Item::State { scope, line } => {
             let mut out = Vec::new();
             line.write(1, 0, &mut out);
-            format!("state of {scope:?}: {}", String::from_utf8_lossy(&out))
+            let text = String::from_utf8_lossy(&out);
+            (format!("state of {scope:?}: {text}"), 0)
         }
-    }
+    };
+    Seen { text, size_bytes }
 }
 
 /// The envelope without its id and its time.

@@ -199,7 +199,12 @@ impl Running {
         self.status_bytes("VmHWM:")
     }
 
-    /// The same, if the process has not ended.
+    /// The memory the process has resident, in bytes, if it has not ended.
+    pub(crate) fn rss_so_far(&self) -> Option<u64> {
+        status_bytes(self.child.id()?, "VmRSS:")
+    }
+
+    /// The most memory the process has had resident, in bytes, if it has not ended.
     pub(crate) fn peak_rss_so_far(&self) -> Option<u64> {
         status_bytes(self.child.id()?, "VmHWM:")
     }

@@ -165,6 +165,13 @@ impl Kinesis {
         });
     }
 
+    /// Forgets when records of the stream were acknowledged, for who has no use for it and many records.
+    pub(crate) fn forget_acknowledged(&self, stream: &str) {
+        self.service.ledger.send_modify(|ledger| {
+            ledger.acknowledged.remove(stream);
+        });
+    }
+
     /// Replaces the stream's shards by `shards` new ones, and waits until it is active again.
     /// Writes wait meanwhile.
     pub(crate) async fn reshard(&self, name: &str, shards: usize) {
