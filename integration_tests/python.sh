@@ -5,14 +5,26 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-base=${PYTHON:-python3}
+# PyAirbyte takes no newer one than 3.12.
+fits='import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'
+base=${PYTHON:-}
+for candidate in python3 python3.12 python3.11 python3.10; do
+  if [[ -z $base ]] && "$candidate" -c "$fits" 2> /dev/null; then
+    base=$candidate
+  fi
+done
+base=${base:-python3}
 if ! "$base" -c 'import venv, ensurepip' 2> /dev/null; then
   if [[ $(id -u) != 0 ]] || ! command -v apt-get > /dev/null; then
-    printf 'Python 3.10 or newer with venv is needed (on Debian: apt-get install python3-venv).\n' >&2
+    printf 'Python 3.10 to 3.12 with venv is needed (on Debian: apt-get install python3-venv).\n' >&2
     exit 1
   fi
   apt-get update -qq > /dev/null
   DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends python3-venv > /dev/null
+fi
+if ! "$base" -c "$fits"; then
+  printf 'Python 3.10, 3.11 or 3.12 is needed, and %s is %s: name another one in PYTHON.\n' "$base" "$("$base" --version)" >&2
+  exit 1
 fi
 state=$({
   "$base" --version

@@ -35,7 +35,7 @@ impl MemoryBounds {
         });
         Self {
             held_bytes_max,
-            in_flight_bytes_max: held_bytes_max / 2,
+            in_flight_bytes_max: held_bytes_max / 3 * 2,
         }
     }
 }

@@ -34,7 +34,18 @@ pub(crate) struct Case {
     pub(crate) state_every: usize,
     pub(crate) records: usize,
     pub(crate) protocol: Protocol,
+    /// A further setting, and its value.
+    pub(crate) setting: Option<(&'static str, &'static str)>,
 }
+
+impl Case {
+    /// Whether a Kinesis record has many records in it.
+    pub(crate) fn aggregates(&self) -> bool {
+        self.setting == Some(AGGREGATION)
+    }
+}
+
+const AGGREGATION: (&str, &str) = ("aggregation", "kpl");
 
 pub(crate) const SMALL: Size = Size::Bytes(270);
 pub(crate) const MEDIUM: Size = Size::Bytes(1024);
@@ -66,6 +77,7 @@ pub(crate) fn all(protocol: Protocol, long: bool) -> Vec<Case> {
         state_every: 1000,
         records,
         protocol,
+        setting: None,
     };
     let mut cases = Vec::new();
     for (name, size, records) in SIZES {
@@ -90,6 +102,14 @@ pub(crate) fn all(protocol: Protocol, long: bool) -> Vec<Case> {
     cases.push(Case {
         state_every: 1,
         ..case("270 B, a state each", SMALL, 600_000)
+    });
+    cases.push(Case {
+        setting: Some(("partitionKey", "primary_key")),
+        ..case("270 B, primary key", SMALL, 600_000)
+    });
+    cases.push(Case {
+        setting: Some(AGGREGATION),
+        ..case("270 B, aggregated", SMALL, 1_600_000)
     });
     if long {
         cases.push(case("270 B, 1 million", SMALL, 1_000_000));

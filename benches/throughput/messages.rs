@@ -80,7 +80,7 @@ pub(crate) fn catalog(streams: usize) -> String {
     let streams: Vec<_> = (0..streams)
         .map(|number| {
             format!(
-                r#"{{"stream":{{"namespace":"public","name":"{}","json_schema":{{}},"supported_sync_modes":["incremental"]}},"sync_mode":"incremental","destination_sync_mode":"append"}}"#,
+                r#"{{"stream":{{"namespace":"public","name":"{}","json_schema":{{}},"supported_sync_modes":["incremental"]}},"sync_mode":"incremental","destination_sync_mode":"append","primary_key":[["id"]]}}"#,
                 stream_name(number)
             )
         })

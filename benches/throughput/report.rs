@@ -172,6 +172,15 @@ impl Results {
             let rate = it.median(Round::records_per_second);
             goals.at_least(&it.case.name, rate, " records/s", 150_000.0);
         }
+        if let (Some(it), Some(base)) = (find("270 B, primary key"), find("270 B")) {
+            let rate = it.median(Round::records_per_second);
+            goals.at_least(&it.case.name, rate, " records/s", 50_000.0);
+            let ratio = it.against(base, Round::cpu_us);
+            goals.lines.push_str(&format!(
+                "  {:<28} {ratio:>9.2} × the CPU of random keys\n",
+                it.case.name
+            ));
+        }
         if let Some(it) = find("270 B, 20 ms") {
             let original = median(self.original.iter().copied());
             let rate = it.median(Round::records_per_second) / original;

@@ -7,8 +7,9 @@ use aws_sdk_kinesis::types::{HashKeyRange, SequenceNumberRange, Shard};
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use crate::aggregate::aggregate;
 use crate::checkpoint::Checkpoints;
-use crate::limits::WINDOW_START;
+use crate::limits::{AGGREGATE_BYTES_MAX, WINDOW_START};
 use crate::record::{Arena, EmittedAt, EncodedRecord};
 use crate::wire::WireFormat;
 
@@ -330,6 +331,8 @@ struct Shards {
     refused: u32,
     /// How long the buffer says that it waited for shards.
     waited: Duration,
+    /// Bytes stored, as Kinesis counts them.
+    stored_bytes: usize,
 }
 
 fn shard(index: usize, of: usize) -> Shard {
@@ -367,35 +370,41 @@ impl Shards {
             stored: vec![0; count],
             refused: 0,
             waited: Duration::ZERO,
+            stored_bytes: 0,
         }
     }
 
     fn answer(&mut self, batch: &Batch, at: Duration) -> Vec<Answer> {
-        batch
-            .records
-            .iter()
-            .map(|held| {
-                let index = self.map.index_of_key(held.record.partition_key());
-                let taken = &mut self.taken[index];
-                if taken.0 != at.as_secs() {
-                    *taken = (at.as_secs(), 0, 0);
-                }
-                let size = held.record.size_bytes();
-                let is_broken = self
-                    .broken
-                    .is_some_and(|(broken, from, to)| broken == index && at >= from && at < to);
-                if is_broken || taken.1 >= 1000 || taken.2 + size > 1024 * 1024 {
-                    self.refused += 1;
-                    return refused("ProvisionedThroughputExceededException");
-                }
+        let answers = batch.entries().flat_map(|records| {
+            let key = records[0].record.partition_key();
+            let index = self.map.index_of_key(key);
+            let taken = &mut self.taken[index];
+            if taken.0 != at.as_secs() {
+                *taken = (at.as_secs(), 0, 0);
+            }
+            let size = match records {
+                [held] => held.record.size_bytes(),
+                _ => aggregate(records).len() + key.len(),
+            };
+            let count = u32::try_from(records.len()).unwrap();
+            let is_broken = self
+                .broken
+                .is_some_and(|(broken, from, to)| broken == index && at >= from && at < to);
+            let answer = if is_broken || taken.1 >= 1000 || taken.2 + size > 1024 * 1024 {
+                self.refused += count;
+                refused("ProvisionedThroughputExceededException")
+            } else {
                 taken.1 += 1;
                 taken.2 += size;
-                self.stored[index] += 1;
+                self.stored[index] += count;
+                self.stored_bytes += size;
                 Answer::Stored {
                     shard_id: Some(self.map.shard_id(index).to_owned()),
                 }
-            })
-            .collect()
+            };
+            std::iter::repeat_n(answer, records.len())
+        });
+        answers.collect()
     }
 
     fn total(&self) -> u32 {
@@ -405,11 +414,21 @@ impl Shards {
 
 /// Offers `records` records at once, as many as memory holds, and returns how long it took to store all.
 fn run(shards: &mut Shards, records: u32, data_bytes: usize, allow_map: bool) -> Duration {
+    run_with(BOUNDS, shards, records, data_bytes, allow_map)
+}
+
+fn run_with(
+    bounds: BatchBounds,
+    shards: &mut Shards,
+    records: u32,
+    data_bytes: usize,
+    allow_map: bool,
+) -> Duration {
     const HELD_MAX: usize = 60_000;
     const ROUND_TRIP: Duration = Duration::from_millis(8);
     let start = Instant::now();
     let mut at = Duration::ZERO;
-    let mut buffer = Buffer::new(BOUNDS, BUDGET, shards.taken.len());
+    let mut buffer = Buffer::new(bounds, BUDGET, shards.taken.len());
     let mut in_flight: VecDeque<(Duration, PutOutcome)> = VecDeque::new();
     let (mut admitted, mut window, mut held_now) = (0, WINDOW_START, 0);
     let mut map_at = None;
@@ -485,6 +504,23 @@ fn large_records_are_paced_by_their_bytes() {
     let per_second =
         1024.0 * 1024.0 / f64::from(u32::try_from(record(50_000).size_bytes()).unwrap());
     assert_good_use(&shards, took, per_second, 0.75);
+}
+
+#[test]
+fn aggregates_use_the_bytes_of_a_shard_and_not_its_records() {
+    let bounds = BatchBounds {
+        aggregate_bytes: Some(AGGREGATE_BYTES_MAX),
+        ..BOUNDS
+    };
+    let mut shards = Shards::new(2);
+    let records = 200_000;
+    let took = run_with(bounds, &mut shards, records, 100, true).as_secs_f64();
+    let bytes = f64::from(u32::try_from(shards.stored_bytes).unwrap());
+    let used = bytes / (took * 2.0 * 1024.0 * 1024.0);
+    assert!(used > 0.85, "used {used:.3} of the bytes in {took} s");
+    let refused = f64::from(shards.refused) / f64::from(shards.refused + records);
+    assert!(refused < 0.2, "refused {refused:.3}");
+    assert!(f64::from(records) / took > 3.0 * 2.0 * 1000.0, "{took} s");
 }
 
 #[test]

@@ -107,7 +107,13 @@ async fn help_and_version_are_plain_text() {
         assert_eq!((run.exit_code, run.stderr.as_str()), (Some(0), ""));
         let text = run.stdout();
         assert!(text.contains("Usage: destination-kinesis"), "{text}");
-        let all = ["spec", "check", "write", "LOG_LEVEL", "Exit codes"];
+        let all = [
+            "destination-kinesis spec",
+            "destination-kinesis check --config config.json",
+            "destination-kinesis write --config config.json --catalog catalog.json < messages.jsonl",
+            "LOG_LEVEL",
+            "Exit codes",
+        ];
         if args == ["--help"] {
             assert!(all.iter().all(|part| text.contains(part)), "{text}");
         }
@@ -178,6 +184,23 @@ async fn no_standard_input_is_an_empty_one() {
         check.assert_connected();
     }
     assert!(kinesis.streams().await.contains(&"_users".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_a_terminal_write_says_what_it_waits_for() {
+    let kinesis = Kinesis::start().await;
+    for (stdin, told) in [(Stdin::Terminal, true), (Stdin::Null, false)] {
+        let write = Write::to(&kinesis).catalog(catalog([stream("users")]));
+        let run = write.stdin(stdin).run().await;
+        run.assert_success();
+        let logs = run.logs("INFO");
+        let greeting = "Waiting for Airbyte messages on standard input";
+        assert_eq!(
+            logs.iter().any(|text| text.starts_with(greeting)),
+            told,
+            "{run}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

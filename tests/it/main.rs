@@ -24,6 +24,7 @@ mod kill;
 mod library;
 mod memory;
 mod packaging;
+mod policies;
 mod settings;
 mod support;
 mod support_selftest;

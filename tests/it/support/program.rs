@@ -10,10 +10,12 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -83,6 +85,8 @@ pub(crate) enum Stdin {
     Null,
     /// Nothing: the descriptor is closed.
     Closed,
+    /// A terminal, at which somebody presses Ctrl-D.
+    Terminal,
 }
 
 impl Program {
@@ -208,6 +212,7 @@ impl Program {
                 args.extend([format!("--{option}"), write_file(dir.path(), option, text)]);
             }
         }
+        let terminal = (self.stdin == Stdin::Terminal).then(Terminal::new);
         let mut command = if self.stdin == Stdin::Closed {
             // Only a shell can start a process without a stdin.
             let mut shell = Command::new("/bin/sh");
@@ -223,10 +228,10 @@ impl Program {
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .envs(&self.env)
             .current_dir(dir.path())
-            .stdin(if self.stdin == Stdin::Pipe {
-                Stdio::piped()
-            } else {
-                Stdio::null()
+            .stdin(match &terminal {
+                Some(terminal) => terminal.user_end(),
+                None if self.stdin == Stdin::Pipe => Stdio::piped(),
+                None => Stdio::null(),
             })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -237,10 +242,35 @@ impl Program {
         }
         let secrets = secrets(&self.config);
         let mut running = Running::start(command, dir, self.deadline, self.protocol, secrets);
+        if let Some(terminal) = terminal {
+            running.keep(terminal);
+        }
         if !self.input.is_empty() {
             running.send_raw(&self.input).await;
         }
         running
+    }
+}
+
+/// A terminal: what a person has in front of them.
+pub(super) struct Terminal(std::fs::File);
+
+impl Terminal {
+    fn new() -> Self {
+        let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&screen).expect("a terminal for us");
+        unlockpt(&screen).expect("a terminal that can be opened");
+        Self(screen.into())
+    }
+
+    /// The end of it that a program has as its stdin. Ctrl-D has been pressed.
+    fn user_end(&self) -> Stdio {
+        let path = ptsname(&self.0, Vec::new()).expect("the name of the terminal");
+        let path = path.to_str().expect("a plain name");
+        let end = std::fs::File::options().read(true).write(true).open(path);
+        let end = end.expect("the terminal opens");
+        (&self.0).write_all(b"\x04").expect("a key can be pressed");
+        end.into()
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::finished::{Finished, Line};
+use super::program::Terminal;
 use super::within;
 
 /// What has come on stdout.
@@ -38,6 +39,8 @@ pub(crate) struct Running {
     deadline: Duration,
     protocol: bool,
     secrets: Vec<String>,
+    /// Its stdin, if that is a terminal.
+    _terminal: Option<Terminal>,
     /// Removed at the end.
     _dir: TempDir,
 }
@@ -68,8 +71,14 @@ impl Running {
             deadline,
             protocol,
             secrets,
+            _terminal: None,
             _dir: dir,
         }
+    }
+
+    /// Keeps the terminal in front of the process.
+    pub(super) fn keep(&mut self, terminal: Terminal) {
+        self._terminal = Some(terminal);
     }
 
     /// Sends a line. A process that reads no more is not an error here: its output tells why.
