@@ -12,6 +12,9 @@ use crate::stream::KinesisStream;
 /// Advice is given when waiting for shards took at least this part of the time.
 const ADVICE_SHARE_MIN: f64 = 0.1;
 
+/// And when it took at least this long: a short sync says little.
+const ADVICE_WAIT_MIN: Duration = Duration::from_secs(10);
+
 /// What is longer than this counts no further: a sync that did nothing but wait says nothing of how many shards it needs.
 const ADVICE_SHARE_MAX: f64 = 0.98;
 
@@ -93,7 +96,11 @@ pub fn stream(stream: &mut KinesisStream, elapsed: Duration) {
         tally.maybe_twice,
     );
     if tally.skipped > 0 {
-        let _ = write!(line, ", {} were too large and left out", tally.skipped);
+        let _ = write!(
+            line,
+            ", {} records were too large and left out",
+            tally.skipped
+        );
     }
     let _ = write!(
         line,
@@ -146,7 +153,7 @@ fn advice(
     aggregates: bool,
 ) -> Option<String> {
     let share = waited.as_secs_f64() / elapsed.as_secs_f64().max(1e-3);
-    if share < ADVICE_SHARE_MIN {
+    if share < ADVICE_SHARE_MIN || waited < ADVICE_WAIT_MIN {
         return None;
     }
     let open_shards = u32::try_from(open_shards).map_or(f64::MAX, f64::from);
@@ -175,7 +182,7 @@ fn advice(
 /// One line on the whole sync.
 pub fn sync(totals: &Totals, elapsed: Duration) {
     let skipped = if totals.skipped > 0 {
-        format!("; {} were too large and left out", totals.skipped)
+        format!("; {} records were too large and left out", totals.skipped)
     } else {
         String::new()
     };
@@ -226,6 +233,8 @@ mod tests {
             )
         };
         assert_eq!(of(9, 5, None, false), None);
+        let (waited, elapsed) = (Duration::from_secs(9), Duration::from_secs(10));
+        assert_eq!(advice(waited, elapsed, 5, None, false), None);
         assert_eq!(
             of(50, 4, None, false).as_deref(),
             Some(

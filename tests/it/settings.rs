@@ -226,7 +226,7 @@ async fn records_that_are_too_large_are_skipped_and_counted_on_request() {
     assert!(
         run.logs("INFO")
             .iter()
-            .any(|log| log.contains("2 were too large and left out"))
+            .any(|log| log.contains("2 records were too large and left out"))
     );
 }
 
