@@ -19,10 +19,6 @@ use destination_kinesis::signals::Shutdown;
 use destination_kinesis::{check, logging, spec, write};
 use tokio::runtime::{Builder, Runtime};
 
-/// Long syncs with faults leave holes of all sizes: with the allocator of glibc, resident memory grew with every record.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The exit code of wrong usage.
 const USAGE: u8 = 2;
 
