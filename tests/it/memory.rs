@@ -160,7 +160,7 @@ async fn comes_out_at_once(what: &str, state: Message, states: usize) {
     let mut running = program.spawn().await;
     running.send(record("s0", numbered(0))).await;
     drop(running.feed(std::iter::repeat_n(state, states)));
-    running.wait_for_message(|line| holds(line, 30.0)).await;
+    running.wait_for_message(|line| holds(line, 24.0)).await;
     assert_eq!(running.states_so_far(), 0, "{what}");
     gate.open();
     let (run, peak) = peak(running).await;
