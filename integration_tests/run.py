@@ -14,7 +14,7 @@ will do. Against AWS, with the credentials of the environment, and against anyth
 Every stream gets a name of its own: `airbyte_it_<random>_` is put before each namespace, or before the name of a stream
 that has none. So no other stream is touched, and at the end exactly those are deleted. On AWS this costs a few cents.
 
-Needs boto3 (integration_tests/requirements.txt).
+Needs boto3, aws-kinesis-agg and six (integration_tests/requirements.txt).
 """
 
 import argparse

@@ -68,7 +68,7 @@ class Records(unittest.TestCase):
     def kinesis_record(data: str, **changes) -> dict:
         envelope = {"_airbyte_ab_id": str(uuid.uuid4()), "_airbyte_data": data, "_airbyte_emitted_at": 1000.5} | changes
         text = json.dumps(envelope, ensure_ascii=False).encode()
-        return {"Data": text, "PartitionKey": envelope["_airbyte_ab_id"], "Place": ("shard", "1")}
+        return {"Data": text, "PartitionKey": envelope["_airbyte_ab_id"], "Place": ("shard", "1"), "Aggregated": False}
 
     def compare(self) -> int:
         return sync.compare_records("s", self.lines, self.stored, 1000, 1001)
