@@ -88,7 +88,7 @@ fn field_bytes(length: usize) -> usize {
 
 /// The data of the Kinesis record that holds all of these. Its partition key is that of the first.
 #[must_use]
-pub fn aggregate(records: &[Held]) -> Bytes {
+pub fn aggregate(records: &[Held]) -> Vec<u8> {
     let mut message = AggregatedRecord {
         partition_key_table: Vec::new(),
         records: Vec::with_capacity(records.len()),
@@ -117,7 +117,7 @@ pub fn aggregate(records: &[Held]) -> Bytes {
     let _ = message.encode(&mut bytes);
     let digest = Md5::digest(bytes.get(MAGIC.len()..).unwrap_or_default());
     bytes.extend_from_slice(&digest);
-    bytes.into()
+    bytes
 }
 
 /// The records in the data of a Kinesis record: those of an aggregate, or the data itself.

@@ -369,6 +369,8 @@ impl Buffer {
     /// Fills a batch from the lanes that may be sent from, beginning with another one each time.
     fn take(&mut self) -> Batch {
         let mut batch = Batch::new(self.bounds, self.map_version);
+        let waiting = self.lanes.iter().map(|lane| lane.queue.len()).sum();
+        batch.records.reserve(self.bounds.records.min(waiting));
         let lanes = self.lanes.len();
         let first = self.next_lane % lanes;
         self.next_lane = first + 1;

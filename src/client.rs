@@ -1,6 +1,7 @@
 //! SDK clients, one for each distinct set of connection settings.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 use std::{env, fs};
@@ -22,7 +23,7 @@ use rustls_pki_types::pem::PemObject as _;
 use crate::config::{BaseCredentials, ConnectionSettings, Role};
 use crate::error::Error;
 use crate::fault::{Fault, FaultKind};
-use crate::limits::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, CONNECTION_IDLE_MAX};
+use crate::limits::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, CONNECTION_IDLE_MAX, TLS_CLIENTS};
 
 /// What a role's sessions are called in CloudTrail.
 const ROLE_SESSION_NAME: &str = "airbyte-destination-kinesis";
@@ -49,6 +50,9 @@ pub struct ClientLease {
 #[derive(Debug)]
 struct Shared {
     client: RwLock<Renewed>,
+    /// Those that PutRecords calls take in turn. Never empty.
+    http_clients: Vec<SharedHttpClient>,
+    next_http_client: AtomicUsize,
     credentials_are_renewable: bool,
 }
 
@@ -68,6 +72,16 @@ impl ClientLease {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         current.client.clone()
+    }
+
+    /// The HTTP client whose turn it is, for a PutRecords call.
+    ///
+    /// Over TLS, a server may choose HTTP/2. Then all calls of one HTTP client share one connection, and with it one
+    /// flow-control window: as little as 64 KiB for each round trip. The SDK has no switch for HTTP/1.1.
+    pub fn http_client(&self) -> SharedHttpClient {
+        let clients = &self.shared.http_clients;
+        let turn = self.shared.next_http_client.fetch_add(1, Ordering::Relaxed);
+        clients[turn % clients.len()].clone()
     }
 
     /// Judges a fault by where the credentials come from: where they can be had anew, the next call
@@ -119,11 +133,18 @@ impl KinesisClientPool {
         if let Some(shared) = self.clients.get(settings).and_then(Weak::upgrade) {
             return Ok(ClientLease { shared });
         }
+        let over_tls = settings
+            .endpoint()
+            .is_none_or(|endpoint| endpoint.starts_with("https:"));
+        let count = if over_tls { TLS_CLIENTS } else { 1 };
+        let http_clients = http_clients(count)?;
         let shared = Arc::new(Shared {
             client: RwLock::new(Renewed {
-                client: connect(settings).await?,
+                client: connect(settings, &http_clients[0]).await?,
                 at: None,
             }),
+            http_clients,
+            next_http_client: AtomicUsize::new(0),
             credentials_are_renewable: settings.credentials().is_renewable(),
         });
         self.clients
@@ -140,11 +161,14 @@ impl KinesisClientPool {
     }
 }
 
-async fn connect(settings: &ConnectionSettings) -> Result<Client, Error> {
+async fn connect(
+    settings: &ConnectionSettings,
+    http_client: &SharedHttpClient,
+) -> Result<Client, Error> {
     // The endpoint is not given to the loader: it is for Kinesis, and must not reach the services that
     // credentials come from.
     let mut loader: ConfigLoader =
-        aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()?);
+        aws_config::defaults(BehaviorVersion::latest()).http_client(http_client.clone());
     if let Some(region) = settings.region() {
         loader = loader.region(Region::new(region.to_owned()));
     }
@@ -205,26 +229,29 @@ async fn assume(role: &Role, shared: &SdkConfig) -> AssumeRoleProvider {
     }
 }
 
-/// One connection pool, with the environment's proxy settings (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`)
+/// So many HTTP clients, each with connections of its own, with the environment's proxy settings (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`)
 /// and its certificate authorities: the system's (`SSL_CERT_FILE`), and those in `AWS_CA_BUNDLE`.
-fn http_client() -> Result<SharedHttpClient, Error> {
+fn http_clients(count: usize) -> Result<Vec<SharedHttpClient>, Error> {
     let tls = TlsContext::builder()
         .with_trust_store(trust_store()?)
         .build()
         .map_err(|error| Error::system("TLS cannot be set up.").with_internal(error.to_string()))?;
-    let client = Builder::new()
-        .pool_idle_timeout(CONNECTION_IDLE_MAX)
-        .build_with_connector_fn(move |settings, components| {
-            let mut connector = Connector::builder()
-                .tls_provider(Provider::Rustls(CryptoMode::Ring))
-                .tls_context(tls.clone())
-                .proxy_config(ProxyConfig::from_env())
-                .pool_idle_timeout(CONNECTION_IDLE_MAX);
-            connector.set_connector_settings(settings.cloned());
-            connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
-            connector.build()
-        });
-    Ok(client)
+    let client = || {
+        let tls = tls.clone();
+        Builder::new()
+            .pool_idle_timeout(CONNECTION_IDLE_MAX)
+            .build_with_connector_fn(move |settings, components| {
+                let mut connector = Connector::builder()
+                    .tls_provider(Provider::Rustls(CryptoMode::Ring))
+                    .tls_context(tls.clone())
+                    .proxy_config(ProxyConfig::from_env())
+                    .pool_idle_timeout(CONNECTION_IDLE_MAX);
+                connector.set_connector_settings(settings.cloned());
+                connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+                connector.build()
+            })
+    };
+    Ok((0..count).map(|_| client()).collect())
 }
 
 fn trust_store() -> Result<TrustStore, Error> {

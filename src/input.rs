@@ -5,6 +5,7 @@
 //! nothing waits for it. When the consumer does not take blocks, the thread stops reading.
 
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -18,7 +19,7 @@ use crate::config::KeySource;
 use crate::error::Error;
 use crate::limits::{
     ARENA_BYTES_MAX, ARENAS_BYTES, INPUT_BLOCKS_MAX, LINE_BYTES_MAX, LINE_GROWTH_BYTES_MAX,
-    READ_BYTES,
+    PIPE_BYTES, READ_BYTES,
 };
 use crate::protocol::{
     self, AirbyteRecord, AirbyteState, Message, StateLine, StateScope, Unreadable,
@@ -72,6 +73,14 @@ pub struct Block {
     pub end: Option<End>,
 }
 
+/// Asks for a larger pipe, where stdin is one. A sync works as well, if a little slower, where there is none to be had.
+pub fn widen(stdin: impl AsFd) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::pipe::fcntl_setpipe_size(stdin, PIPE_BYTES);
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stdin, PIPE_BYTES);
+}
+
 /// Starts the thread. The last block has an [`End`]; a channel that closes without one means that the
 /// thread has died.
 ///
@@ -119,6 +128,8 @@ pub struct Reader<R> {
     line_number: u64,
     noise_lines: u64,
     last_descriptor: Option<DescriptorIndex>,
+    /// How many items the last block had: the next one has about as many.
+    last_items: usize,
 }
 
 impl<R: Read> Reader<R> {
@@ -147,12 +158,13 @@ impl<R: Read> Reader<R> {
             line_number: 0,
             noise_lines: 0,
             last_descriptor: None,
+            last_items: 0,
         }
     }
 
     /// Reads until there is at least one item, or the end.
     pub fn next_block(&mut self) -> Block {
-        let mut items = Vec::new();
+        let mut items = Vec::with_capacity(self.last_items);
         loop {
             let end = match self.fill() {
                 Ok(0) => Some(self.finish(&mut items)),
@@ -165,6 +177,7 @@ impl<R: Read> Reader<R> {
                 )),
             };
             if end.is_some() || !items.is_empty() {
+                self.last_items = items.len();
                 return Block { items, end };
             }
         }

@@ -33,7 +33,7 @@
 //! | [`buffer`], [`batch`] | what is held for one stream; when a batch is due, and what becomes of it |
 //! | [`pacing`], [`shard_map`] | how fast a shard is sent to; which shard takes a key |
 //! | [`put`] | one try to store one batch, and every entry of the answer read |
-//! | [`wire`], [`cbor`], [`aggregate`] | the bytes of that try and its answer; the encoding of the AWS SDK for Java; many records in one |
+//! | [`wire`], [`cbor`], [`aggregate`], [`sha256`] | the bytes of that try and its answer; the encoding of the AWS SDK for Java; many records in one |
 //! | [`fault`], [`retry`] | what went wrong and what helps; pauses between tries |
 //! | [`create`], [`read`] | the control plane within the account's limits; reading back |
 //! | [`client`] | [`client::KinesisClientPool`]: one SDK client for each distinct connection |
@@ -85,6 +85,7 @@ pub mod read;
 pub mod record;
 pub mod report;
 pub mod retry;
+pub mod sha256;
 pub mod shard_map;
 pub mod signals;
 pub mod spec;

@@ -13,11 +13,6 @@ use std::time::Duration;
 /// ([PutRecords](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html)).
 pub const REQUEST_RECORDS_MAX: usize = 500;
 
-/// Bytes of data and partition keys in one PutRecords request, at most.
-///
-/// AWS documents 10 MiB today; until 2025 it was 5 MiB, and compatible servers still refuse more.
-pub const REQUEST_BYTES_MAX: usize = 5 * 1024 * 1024;
-
 /// Bytes of data and partition key in one record, at most, unless a stream was set to take more.
 pub const RECORD_BYTES_MAX_DEFAULT: usize = 1024 * 1024;
 
@@ -50,6 +45,12 @@ pub const BATCH_AGE_MAX: Duration = Duration::from_millis(500);
 /// so consumers are used to it. A single record may be larger; it goes alone.
 pub const AGGREGATE_BYTES_MAX: usize = 51_200;
 
+/// Bytes of data and partition keys in one PutRecords request, at most; a larger record goes alone.
+///
+/// Kinesis takes 10 MiB today, and took 5 MiB until 2025, as compatible servers still do. Less is better: a socket takes
+/// so much at once, and the body of the request is gone.
+pub const REQUEST_BYTES_MAX: usize = 2 * 1024 * 1024;
+
 /// PutRecords requests in flight at one time in the process: with 100 ms to the endpoint and 500 records each, one stream
 /// alone gets half a million records a second through its share of them. Bytes bound them too.
 pub const IN_FLIGHT_REQUESTS_MAX: usize = 128;
@@ -64,7 +65,7 @@ pub const WINDOW_START: usize = 2;
 
 /// Bytes of records and states held in memory (buffered, in flight, or waiting to be released), after
 /// which stdin is not read any more.
-pub const HELD_BYTES_MAX: usize = 24 * 1024 * 1024;
+pub const HELD_BYTES_MAX: usize = 22 * 1024 * 1024;
 
 /// The same, at least: one record of the largest kind must fit, with some to spare.
 pub const HELD_BYTES_MIN: usize = 4 * 1024 * 1024;
@@ -73,8 +74,8 @@ pub const HELD_BYTES_MIN: usize = 4 * 1024 * 1024;
 /// at the worst (as records, as requests, as bytes to send, as input), and there is more to a process.
 pub const HELD_SHARE_OF_MEMORY: usize = 16;
 
-/// What a held record costs besides its bytes: the bookkeeping around it.
-pub const HELD_RECORD_OVERHEAD_BYTES: usize = 64;
+/// What a held record costs besides its bytes: the bookkeeping around it, and room in a queue.
+pub const HELD_RECORD_OVERHEAD_BYTES: usize = 112;
 
 /// The same for a record with a partition key of its own: the key, and its place among those that wait.
 pub const HELD_KEY_OVERHEAD_BYTES: usize = 160;
@@ -87,8 +88,12 @@ pub const RELEASED_BYTES_MAX: usize = 256 * 1024;
 
 // ---- Ours: input ---------------------------------------------------------------------------------
 
-/// Bytes that one read from stdin asks for. A Linux pipe holds 64 KiB.
-pub const READ_BYTES: usize = 64 * 1024;
+/// Bytes that one read from stdin asks for, at most.
+pub const READ_BYTES: usize = 128 * 1024;
+
+/// Bytes that the pipe at stdin is asked to hold: as many as Linux gives without privileges, instead of 64 KiB. Source
+/// and connector wait for each other less often.
+pub const PIPE_BYTES: usize = 1024 * 1024;
 
 /// A line longer than this is refused. Sources emit lines of 20 MB and more; nothing that Kinesis
 /// takes needs more than 10 MiB.
@@ -118,6 +123,10 @@ pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The slowest link that a request is given time for (1 Mbit/s).
 pub const ATTEMPT_BYTES_PER_SECOND_MIN: usize = 128 * 1024;
+
+/// HTTP clients that PutRecords calls over TLS take in turn. Where the server chooses HTTP/2, this is the number of
+/// connections, and of windows.
+pub const TLS_CLIENTS: usize = 8;
 
 /// A pooled connection that was idle for this long is not used again: load balancers drop idle
 /// connections without a word, and a sync can be silent for minutes.

@@ -9,6 +9,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use destination_kinesis::catalog::Catalog;
 use destination_kinesis::cli::{self, Command, Text};
@@ -16,7 +17,7 @@ use destination_kinesis::config::KinesisConfig;
 use destination_kinesis::error::Error;
 use destination_kinesis::output::Output;
 use destination_kinesis::signals::Shutdown;
-use destination_kinesis::{check, logging, spec, write};
+use destination_kinesis::{check, input, logging, spec, write};
 use tokio::runtime::{Builder, Runtime};
 
 /// The exit code of wrong usage.
@@ -77,16 +78,13 @@ fn run(command: Command, output: &Output) -> Result<(), Error> {
             write::check_environment()?;
             let config = KinesisConfig::from_json(&read(&config, "configuration")?)?;
             let catalog = Catalog::from_json(&read(&catalog, "catalog")?)?;
-            write::greet_terminal(&io::stdin());
+            let stdin = io::stdin();
+            write::greet_terminal(&stdin);
+            input::widen(&stdin);
             let shutdown = Shutdown::on_signals();
             let runtime = runtime()?;
-            let result = runtime.block_on(write::run(
-                config,
-                catalog,
-                io::stdin(),
-                output.clone(),
-                shutdown,
-            ));
+            let result =
+                runtime.block_on(write::run(config, catalog, stdin, output.clone(), shutdown));
             // Not waited for: a look-up of a name or a request may take longer than anybody wants.
             runtime.shutdown_background();
             result.map_err(|error| error.with_outlook("The next try goes on from the last state."))
@@ -94,8 +92,11 @@ fn run(command: Command, output: &Output) -> Result<(), Error> {
     }
 }
 
+/// A runtime with a thread for each core but one: that one has its hands full with standard input.
 fn runtime() -> Result<Runtime, Error> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
     Builder::new_multi_thread()
+        .worker_threads(cores.saturating_sub(1).max(1))
         .enable_all()
         .build()
         .map_err(|error| {

@@ -15,7 +15,7 @@ const LIMIT_FILES: [&str; 2] = [
 pub struct MemoryBounds {
     /// Bytes of records and states held, after which stdin is not read.
     pub held_bytes_max: usize,
-    /// Bytes of records in flight: a request exists twice, as records and as what is sent.
+    /// Bytes of records in flight. Fewer than may be held, so that the next batch fills up meanwhile.
     pub in_flight_bytes_max: usize,
 }
 
@@ -35,7 +35,7 @@ impl MemoryBounds {
         });
         Self {
             held_bytes_max,
-            in_flight_bytes_max: held_bytes_max / 3 * 2,
+            in_flight_bytes_max: held_bytes_max / 6 * 5,
         }
     }
 }

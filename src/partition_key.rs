@@ -21,9 +21,9 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 
 use crate::protocol::Text;
+use crate::sha256;
 
 /// Characters that a partition key has at most
 /// ([PutRecords](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecordsRequestEntry.html)).
@@ -62,10 +62,7 @@ impl PrimaryKey {
             _ => Value::Array(values).to_string(),
         };
         Some(if key.chars().nth(CHARS_MAX).is_some() {
-            Sha256::digest(&key)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect()
+            sha256::hex(&key)
         } else {
             key
         })

@@ -65,20 +65,23 @@ async fn send(
     batch: &Batch,
     format: WireFormat,
 ) -> Result<Vec<Answer>, Fault> {
-    let (call, answers) = PutRecordsCall::new(format, stream_name, batch).map_err(|error| {
-        Fault::local(
-            FaultKind::Unexpected,
-            "request not built",
-            error.to_string(),
-            false,
-        )
-    })?;
+    let (call, hash, answers) =
+        PutRecordsCall::new(format, stream_name, batch).map_err(|error| {
+            Fault::local(
+                FaultKind::Unexpected,
+                "request not built",
+                error.to_string(),
+                false,
+            )
+        })?;
     let config = aws_sdk_kinesis::config::Builder::new()
         .timeout_config(
             TimeoutConfig::builder()
                 .operation_attempt_timeout(attempt_timeout(batch.bytes))
                 .build(),
         )
+        .http_client(client.http_client())
+        .interceptor(hash)
         .protocol(call);
     client
         .sdk()

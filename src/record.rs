@@ -167,7 +167,11 @@ impl EncodedRecord {
     /// ([`PutRecordsRequestEntry`](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecordsRequestEntry.html)).
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        self.bytes.len() + self.partition_key().len()
+        let key_bytes = self
+            .key
+            .as_ref()
+            .map_or(DEFAULT_PARTITION_KEY_BYTES, |key| key.len());
+        self.bytes.len() + key_bytes
     }
 }
 

@@ -4,13 +4,20 @@
 //! time of a sync goes, so it is written out here, and handed to the SDK as the protocol of that
 //! one call: endpoint, credentials, signature, connections, time-outs and errors stay the SDK's.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 
+use aws_runtime::auth::PayloadSigningOverride;
 use aws_smithy_cbor::data::Type;
 use aws_smithy_cbor::decode::{Decoder, DeserializeError};
 use aws_smithy_cbor::encode::Encoder;
 use aws_smithy_json::protocol::aws_json_rpc::AwsJsonRpcProtocol;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextMut;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::{Request, Response};
 use aws_smithy_schema::codec::DynCodec;
 use aws_smithy_schema::protocol::{ClientProtocolInner, SharedClientProtocol};
@@ -22,6 +29,7 @@ use aws_smithy_types::endpoint::Endpoint;
 use aws_smithy_types::error::metadata::Builder as ErrorMetadataBuilder;
 use base64_simd::STANDARD as BASE64;
 use bytes::Bytes;
+use http_body_util::Full;
 use serde::Deserialize;
 
 use crate::aggregate::aggregate;
@@ -29,6 +37,7 @@ use crate::batch::Batch;
 use crate::cbor::KinesisCbor;
 use crate::protocol::Text;
 use crate::put::{Answer, verdict};
+use crate::sha256;
 
 /// How a request is encoded. What is stored is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,13 +78,45 @@ pub struct PutRecordsCall {
     /// Does everything else.
     sdk: SharedClientProtocol,
     format: WireFormat,
-    request: Bytes,
+    /// The body, until it is handed over.
+    body: Mutex<Vec<u8>>,
     wants_shards: bool,
     answers: SyncSender<Vec<Answer>>,
 }
 
+/// Tells the SDK the hash of a body, by which the request is signed.
+///
+/// A body that the SDK can hash itself is one that it keeps until the answer is there. This one is gone as soon as it is
+/// sent, which with many requests in flight is half of the memory.
+#[derive(Clone, Debug)]
+pub struct BodyHash(String);
+
+impl BodyHash {
+    fn of(body: &[u8]) -> Self {
+        Self(sha256::hex(body))
+    }
+}
+
+impl Intercept for BodyHash {
+    fn name(&self) -> &'static str {
+        "BodyHash"
+    }
+
+    fn modify_before_signing(
+        &self,
+        _: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        cfg: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        cfg.interceptor_state()
+            .store_put(PayloadSigningOverride::Precomputed(self.0.clone()));
+        Ok(())
+    }
+}
+
 impl PutRecordsCall {
-    /// A call that puts a batch, and the place where the answers can be had when the call has succeeded.
+    /// A call that puts a batch, the hash to sign it by, and the place where the answers can be had when the call has
+    /// succeeded. It can be sent once.
     ///
     /// # Errors
     ///
@@ -84,9 +125,9 @@ impl PutRecordsCall {
         format: WireFormat,
         stream_name: &str,
         batch: &Batch,
-    ) -> serde_json::Result<(Self, Receiver<Vec<Answer>>)> {
+    ) -> serde_json::Result<(Self, BodyHash, Receiver<Vec<Answer>>)> {
         let (answers, received) = sync_channel(1);
-        let (sdk, request) = match format {
+        let (sdk, body) = match format {
             WireFormat::Json => (
                 SharedClientProtocol::new(AwsJsonRpcProtocol::aws_json_1_1()),
                 json_request(stream_name, batch)?,
@@ -96,14 +137,15 @@ impl PutRecordsCall {
                 cbor_request(stream_name, batch),
             ),
         };
+        let hash = BodyHash::of(&body);
         let call = Self {
             sdk,
             format,
-            request: request.into(),
+            body: Mutex::new(body),
             wants_shards: batch.has_map(),
             answers,
         };
-        Ok((call, received))
+        Ok((call, hash, received))
     }
 }
 
@@ -112,7 +154,6 @@ impl fmt::Debug for PutRecordsCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PutRecordsCall")
             .field("format", &self.format)
-            .field("request_bytes", &self.request.len())
             .finish_non_exhaustive()
     }
 }
@@ -135,9 +176,10 @@ impl ClientProtocolInner for PutRecordsCall {
         let mut request = self
             .sdk
             .serialize_request(input, input_schema, endpoint, cfg)?;
-        let length = self.request.len().to_string();
+        let body = std::mem::take(&mut *self.body.lock().unwrap_or_else(PoisonError::into_inner));
+        let length = body.len().to_string();
         request.headers_mut().insert("Content-Length", length);
-        *request.body_mut() = SdkBody::from(self.request.clone());
+        *request.body_mut() = SdkBody::from_body_1_x(Full::new(Bytes::from(body)));
         Ok(request)
     }
 
@@ -188,11 +230,11 @@ impl ClientProtocolInner for PutRecordsCall {
 }
 
 /// The Kinesis records of a batch: data and partition key.
-fn entries(batch: &Batch) -> impl Iterator<Item = (Bytes, &str)> {
+fn entries(batch: &Batch) -> impl Iterator<Item = (Cow<'_, [u8]>, &str)> {
     batch.entries().filter_map(|records| {
         let data = match records {
-            [held] => held.record.bytes().clone(),
-            _ => aggregate(records),
+            [held] => Cow::Borrowed(held.record.bytes().as_ref()),
+            _ => Cow::Owned(aggregate(records)),
         };
         Some((data, records.first()?.record.partition_key()))
     })

@@ -26,6 +26,7 @@ pub(crate) mod program;
 pub(crate) mod running;
 pub(crate) mod server;
 pub(crate) mod service;
+pub(crate) mod signature;
 pub(crate) mod sts;
 pub(crate) mod tls;
 pub(crate) mod verdict;

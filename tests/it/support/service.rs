@@ -18,6 +18,7 @@ use super::call::{Call, Codec, Entry, Request};
 use super::faults::{Answer, Deed, Fault, Hangup, Refusal, Scripts, made_up_success};
 use super::front::{BODY_BYTES_MAX, Head};
 use super::ledger::{CREATING_MAX, Ledger};
+use super::signature;
 
 /// What all connections share.
 pub(super) struct Service {
@@ -65,19 +66,25 @@ impl Service {
 
     /// Enters a request into the ledger, and asks the scripts what becomes of it.
     pub(super) fn admit(&self, head: &Head, body: Bytes, connection: usize) -> (Admitted, Fault) {
+        let is_signed = signature::fits(head, &body);
         let request = Request::new(head.operation().to_owned(), head.codec(), body);
         let mut numbers = None;
         self.ledger.send_modify(|ledger| {
             numbers = Some(ledger.enter(head, &request, connection));
         });
         let numbers = numbers.expect("the ledger was entered");
-        let fault = self.scripts().decide(&Call {
+        let mut fault = self.scripts().decide(&Call {
             operation: &request.operation,
             stream: &request.stream,
             nth: numbers.nth,
             nth_for_stream: numbers.nth_for_stream,
             request: &request,
         });
+        if !is_signed {
+            let message =
+                "The request signature we calculated does not match the signature you provided.";
+            fault = Fault::error(403, "InvalidSignatureException", message);
+        }
         let index = numbers.index;
         (Admitted { request, index }, fault)
     }

@@ -138,7 +138,7 @@ async fn a_batch_has_at_most_buffer_size_records() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_has_at_most_5_mib() {
+async fn a_batch_has_at_most_2_mib() {
     let kinesis = kinesis_with(&["_users"]).await;
     let data = format!(r#"{{"x":"{}"}}"#, "x".repeat(900_000));
     let write = write_to(&kinesis, &["users"]).config(json!({ "bufferSize": 500 }));
@@ -147,8 +147,8 @@ async fn a_batch_has_at_most_5_mib() {
     run.assert_success();
     let puts = kinesis.calls_of("PutRecords");
     assert!(
-        puts.iter().all(|put| put.records <= 5),
-        "5 MiB are 5 records"
+        puts.iter().all(|put| put.records <= 2),
+        "2 MiB are 2 records"
     );
     assert_eq!(data_in(&kinesis, "_users").await, vec![data; 12]);
 }
