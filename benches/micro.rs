@@ -31,7 +31,7 @@ fn main() {
 }
 
 /// stdin as it is read: lines found, parsed, and made into envelopes.
-#[divan::bench(args = [Size::Bytes(270), Size::Bytes(1024), Size::Bytes(10 * 1024), Size::Mixed])]
+#[divan::bench(args = [Size::Bytes(270), Size::Bytes(1024), Size::Columns(1024), Size::Bytes(10 * 1024), Size::Mixed])]
 fn read_lines(bencher: Bencher<'_, '_>, size: Size) {
     let block = block(size, 1, 1000);
     let Ok(catalog) = Catalog::from_json(catalog(1).as_bytes()).map(Arc::new) else {

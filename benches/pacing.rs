@@ -27,27 +27,35 @@ use std::time::{Duration, Instant};
 
 use ferrokinesis::sequence::partition_key_to_hash_key;
 use ferrokinesis::store::StoreOptions;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use support::call::{Call, Entry};
 use support::faults::Fault;
 use support::messages::{catalog, record, state_stream, stream};
 use support::program::Write;
 use support::server::Kinesis;
-
-const SHARDS: u8 = 5;
+use support::verdict::assert_exactly_stored;
 
 /// What a shard takes a second.
 const SHARD_RECORDS: f64 = 1000.0;
+const SHARD_BYTES: f64 = 1024.0 * 1024.0;
 
-/// Records, all offered at once: some forty seconds of work for the shards.
+/// What is offered at once, and to how many shards.
+struct Offer {
+    shards: u8,
+    records: usize,
+    data_bytes: usize,
+    settings: Value,
+}
+
+/// Some forty seconds of work for five shards; as stored, a record has about 300 bytes.
 const RECORDS: usize = 200_000;
+const DATA_BYTES: usize = 140;
 
-/// A record as it is stored has about this size.
-const RECORD_BYTES: usize = 300;
-
-/// The envelope around a record's data, and the partition key.
-const AROUND_DATA_BYTES: usize = 160;
+/// Some forty seconds of work for two shards, if records of 100 bytes of data fill their bytes: at a thousand records a
+/// second and shard, it would be three minutes.
+const SMALL_RECORDS: usize = 350_000;
+const SMALL_DATA_BYTES: usize = 100;
 
 /// In the second run, one shard refuses everything for so long.
 const OUTAGE: Duration = Duration::from_secs(10);
@@ -55,7 +63,7 @@ const OUTAGE: Duration = Duration::from_secs(10);
 /// That begins so long after the first request: the paces are learned by then.
 const OUTAGE_BEGINS: Duration = Duration::from_secs(15);
 
-/// Of the capacity of all shards, at least this part has to be used.
+/// Of the capacity of all shards, in records or in bytes, at least this part has to be used.
 const USED_MIN: f64 = 0.85;
 
 /// Of the records that are sent, at most this part may be refused.
@@ -73,7 +81,8 @@ fn main() -> ExitCode {
     let good = runtime.block_on(async {
         let used = at_the_limit().await;
         let kept = beside_a_shard_that_refuses().await;
-        used && kept
+        let filled = with_aggregates().await;
+        used && kept && filled
     });
     if good {
         ExitCode::SUCCESS
@@ -83,10 +92,11 @@ fn main() -> ExitCode {
 }
 
 async fn at_the_limit() -> bool {
-    let seen = sync(|_, _| Vec::new()).await;
+    let offer = Offer::plain();
+    let seen = sync(&offer, |_, _| Vec::new()).await;
     let seconds = seen.seconds();
     let stored = seen.stored(|_, _| true);
-    let used = stored / (f64::from(SHARDS) * SHARD_RECORDS * seconds);
+    let used = stored / (f64::from(offer.shards) * SHARD_RECORDS * seconds);
     let refused = 1.0 - stored / seen.sent();
     println!(
         "{stored} records stored in {seconds:.1} s, {} sent",
@@ -105,9 +115,11 @@ async fn beside_a_shard_that_refuses() -> bool {
     let outage = OUTAGE_BEGINS..OUTAGE_BEGINS + OUTAGE;
     let before = OUTAGE_BEGINS - OUTAGE..OUTAGE_BEGINS;
     let refuses = outage.clone();
-    let seen = sync(move |call, since_start| {
+    let offer = Offer::plain();
+    let shards = offer.shards;
+    let seen = sync(&offer, move |call, since_start| {
         if refuses.contains(&since_start) {
-            call.positions(|entry| shard_of(entry) == 0)
+            call.positions(|entry| shard_of(entry, shards) == 0)
         } else {
             Vec::new()
         }
@@ -129,6 +141,48 @@ async fn beside_a_shard_that_refuses() -> bool {
     )
 }
 
+async fn with_aggregates() -> bool {
+    let offer = Offer {
+        shards: 2,
+        records: SMALL_RECORDS,
+        data_bytes: SMALL_DATA_BYTES,
+        settings: json!({ "aggregation": "kpl" }),
+    };
+    let seen = sync(&offer, |_, _| Vec::new()).await;
+    let seconds = seen.seconds();
+    let bytes = float(seen.stored.iter().map(|stored| stored.bytes).sum());
+    let used = bytes / (f64::from(offer.shards) * SHARD_BYTES * seconds);
+    println!(
+        "{SMALL_RECORDS} records of {SMALL_DATA_BYTES} bytes of data, aggregated: {bytes} bytes in {} Kinesis records \
+         stored in {seconds:.1} s, {} sent",
+        seen.stored.len(),
+        seen.sent()
+    );
+    verdict(
+        "of the bytes of two shards are used",
+        used,
+        used >= USED_MIN,
+        USED_MIN,
+    )
+}
+
+impl Offer {
+    fn plain() -> Self {
+        Self {
+            shards: 5,
+            records: RECORDS,
+            data_bytes: DATA_BYTES,
+            settings: json!({}),
+        }
+    }
+
+    /// The data of a record.
+    fn data(&self, n: usize) -> String {
+        let text = |length| json!({ "n": n, "text": "x".repeat(length) }).to_string();
+        text(self.data_bytes - text(0).len())
+    }
+}
+
 fn verdict(what: &str, is: f64, good: bool, limit: f64) -> bool {
     let word = if good { "ok" } else { "FAILED" };
     println!(
@@ -144,14 +198,21 @@ fn verdict(what: &str, is: f64, good: bool, limit: f64) -> bool {
 struct Seen {
     /// Each request: when it came, and its records.
     requests: Vec<(Duration, usize)>,
-    /// Each record that was stored: its shard, and when.
-    stored: Vec<(u8, Duration)>,
+    /// Each Kinesis record that was stored.
+    stored: Vec<StoredEntry>,
+}
+
+struct StoredEntry {
+    shard: u8,
+    at: Duration,
+    /// Data and partition key.
+    bytes: usize,
 }
 
 impl Seen {
     /// From the first request to the last record that was stored.
     fn seconds(&self) -> f64 {
-        let last = self.stored.iter().map(|(_, at)| *at).max();
+        let last = self.stored.iter().map(|stored| stored.at).max();
         last.expect("something was stored").as_secs_f64()
     }
 
@@ -161,7 +222,7 @@ impl Seen {
 
     fn stored(&self, counts: impl Fn(u8, Duration) -> bool) -> f64 {
         let stored = self.stored.iter();
-        float(stored.filter(|(shard, at)| counts(*shard, *at)).count())
+        float(stored.filter(|it| counts(it.shard, it.at)).count())
     }
 }
 
@@ -169,15 +230,18 @@ fn float(count: usize) -> f64 {
     f64::from(u32::try_from(count).expect("a small number"))
 }
 
-/// A sync of [`RECORDS`] records. `refuse` says which records of a request are refused beyond those
+/// A sync of what is offered. `refuse` says which records of a request are refused beyond those
 /// that the limits forbid, from the time since the first request.
-async fn sync(refuse: impl Fn(&Call<'_>, Duration) -> Vec<usize> + Send + Sync + 'static) -> Seen {
+async fn sync(
+    offer: &Offer,
+    refuse: impl Fn(&Call<'_>, Duration) -> Vec<usize> + Send + Sync + 'static,
+) -> Seen {
     let kinesis = Kinesis::with(StoreOptions {
         enforce_limits: true,
         ..Kinesis::options()
     })
     .await;
-    kinesis.create_stream("_s0", SHARDS.into()).await;
+    kinesis.create_stream("_s0", offer.shards.into()).await;
     let seen: Arc<Mutex<Seen>> = Arc::default();
     let counts = seen.clone();
     let first: Arc<Mutex<Option<Instant>>> = Arc::default();
@@ -189,43 +253,51 @@ async fn sync(refuse: impl Fn(&Call<'_>, Duration) -> Vec<usize> + Send + Sync +
             .requests
             .push((start.elapsed(), call.len()));
         let counts = counts.clone();
+        let sizes: Vec<_> = call
+            .entries()
+            .iter()
+            .map(|entry| entry.bytes.len() + entry.partition_key.len())
+            .collect();
         Fault::throttle(refuse(call, start.elapsed())).tampered(move |answer| {
             let stored = answer["Records"]
                 .as_array()
                 .expect("an answer to PutRecords");
-            let stored = stored.iter().filter(|record| record["ErrorCode"].is_null());
-            let stored = stored.map(|record| {
+            let stored = stored.iter().zip(&sizes);
+            let stored = stored.filter(|(record, _)| record["ErrorCode"].is_null());
+            let stored = stored.map(|(record, bytes)| {
                 let shard = record["ShardId"].as_str().expect("a shard");
-                (
-                    shard[shard.len() - 3..].parse().expect("its number"),
-                    start.elapsed(),
-                )
+                StoredEntry {
+                    shard: shard[shard.len() - 3..].parse().expect("its number"),
+                    at: start.elapsed(),
+                    bytes: *bytes,
+                }
             });
             counts.lock().unwrap().stored.extend(stored);
         })
     });
-    let text = "x".repeat(RECORD_BYTES - AROUND_DATA_BYTES);
-    let lines = (0..RECORDS).map(move |n| record("s0", json!({ "n": n, "text": text })).line());
-    let state = state_stream("s0", json!({ "cursor": RECORDS })).line();
+    let data: Vec<_> = (0..offer.records).map(|n| offer.data(n)).collect();
+    let lines: Vec<_> = data.iter().map(|data| record("s0", data).line()).collect();
+    let state = state_stream("s0", json!({ "cursor": offer.records })).line();
     let mut running = Write::to(&kinesis)
         .config(json!({ "bufferSize": 500 }))
+        .config(offer.settings.clone())
         .catalog(catalog([stream("s0")]))
         .deadline(Duration::from_secs(300))
         .spawn()
         .await;
-    drop(running.feed(lines.chain([state])));
+    drop(running.feed(lines.into_iter().chain([state])));
     running.ended().await;
     let run = running.finish().await;
     run.assert_success();
     assert_eq!(run.states().len(), 1, "{run}");
-    assert_eq!(kinesis.stored_count("_s0"), RECORDS);
+    assert_exactly_stored(&kinesis, "_s0", &data).await;
     drop(kinesis);
     std::mem::take(&mut *seen.lock().unwrap())
 }
 
 /// The shard of a record: the emulator gives each the same part of the hash keys.
-fn shard_of(entry: &Entry) -> u8 {
-    let width = u128::MAX / u128::from(SHARDS);
+fn shard_of(entry: &Entry, shards: u8) -> u8 {
+    let width = u128::MAX / u128::from(shards);
     let shard = partition_key_to_hash_key(&entry.partition_key) / width;
-    u8::try_from(shard).expect("few shards").min(SHARDS - 1)
+    u8::try_from(shard).expect("few shards").min(shards - 1)
 }

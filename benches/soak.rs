@@ -80,6 +80,8 @@ async fn soak(streams: usize) {
     let mut running = Write::to(&kinesis)
         .config(json!({ "bufferSize": 500 }))
         .catalog(catalog(names.iter().map(|name| stream(name))))
+        // As in the image.
+        .env("MALLOC_MMAP_THRESHOLD_", "131072")
         .deadline(Duration::from_secs(24 * 3600))
         .spawn()
         .await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::messages::Size;
+use crate::tls::Version;
 
 /// How the connector talks to Kinesis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -34,6 +35,8 @@ pub(crate) struct Case {
     pub(crate) state_every: usize,
     pub(crate) records: usize,
     pub(crate) protocol: Protocol,
+    /// Over TLS, in this version of HTTP.
+    pub(crate) tls: Option<Version>,
     /// A further setting, and its value.
     pub(crate) setting: Option<(&'static str, &'static str)>,
 }
@@ -49,6 +52,7 @@ const AGGREGATION: (&str, &str) = ("aggregation", "kpl");
 
 pub(crate) const SMALL: Size = Size::Bytes(270);
 pub(crate) const MEDIUM: Size = Size::Bytes(1024);
+pub(crate) const MANY_COLUMNS: Size = Size::Columns(1024);
 pub(crate) const LARGE: Size = Size::Bytes(10 * 1024);
 
 /// The sizes, and how many records of each take a few seconds.
@@ -77,6 +81,7 @@ pub(crate) fn all(protocol: Protocol, long: bool) -> Vec<Case> {
         state_every: 1000,
         records,
         protocol,
+        tls: None,
         setting: None,
     };
     let mut cases = Vec::new();
@@ -88,9 +93,12 @@ pub(crate) fn all(protocol: Protocol, long: bool) -> Vec<Case> {
         for latency_ms in LATENCIES_MS {
             let mut case = case(&format!("{name}, {latency_ms} ms"), size, records);
             case.latency = Duration::from_millis(latency_ms);
+            // Long enough to see past the start, which takes some ten answers.
+            case.records *= if latency_ms == 100 { 3 } else { 1 };
             cases.push(case);
         }
     }
+    cases.push(case("1 KiB, many columns", MANY_COLUMNS, 800_000));
     cases.push(Case {
         streams: 50,
         ..case("270 B, 50 streams", SMALL, 1_600_000)
@@ -111,6 +119,16 @@ pub(crate) fn all(protocol: Protocol, long: bool) -> Vec<Case> {
         setting: Some(AGGREGATION),
         ..case("270 B, aggregated", SMALL, 1_600_000)
     });
+    for version in [Version::Http1, Version::Http2] {
+        for latency_ms in [0, 20] {
+            let name = format!("270 B, TLS {}, {latency_ms} ms", version.alpn());
+            cases.push(Case {
+                tls: Some(version),
+                latency: Duration::from_millis(latency_ms),
+                ..case(&name, SMALL, 1_600_000)
+            });
+        }
+    }
     if long {
         cases.push(case("270 B, 1 million", SMALL, 1_000_000));
         cases.push(case("270 B, 10 million", SMALL, 10_000_000));

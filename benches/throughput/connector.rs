@@ -54,10 +54,11 @@ impl Cpu {
 /// Runs a case, and makes sure that everything has arrived and every state came out.
 pub(crate) fn run(binary: &Path, case: &Case, block: &Block, bytes_per_second: u64) -> Result<Run> {
     let blocks = (case.records / block.records).max(1);
-    let endpoint = Endpoint::start(Delay {
+    let delay = Delay {
         latency: case.latency,
         bytes_per_second,
-    })?;
+    };
+    let endpoint = Endpoint::start(delay, case.tls)?;
     let folder = tempfile::tempdir()?;
     let (config_path, catalog_path) = (
         folder.path().join("config.json"),
@@ -76,12 +77,17 @@ pub(crate) fn run(binary: &Path, case: &Case, block: &Block, bytes_per_second: u
     }
     fs::write(&config_path, config.to_string())?;
     fs::write(&catalog_path, catalog(case.streams))?;
-    let mut process = Command::new(binary)
+    let mut command = Command::new(binary);
+    command
         .arg("write")
         .arg("--config")
         .arg(&config_path)
         .arg("--catalog")
-        .arg(&catalog_path)
+        .arg(&catalog_path);
+    if let Some(certificate) = endpoint.certificate() {
+        command.env("AWS_CA_BUNDLE", certificate);
+    }
+    let mut process = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;

@@ -6,6 +6,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,9 +14,11 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
+use tempfile::NamedTempFile;
 
 use crate::Result;
 use crate::counter::Counter;
+use crate::tls::{self, Version};
 
 /// The first argument of the process.
 pub(crate) const VERB: &str = "endpoint";
@@ -36,7 +39,7 @@ pub(crate) struct Delay {
 }
 
 impl Delay {
-    fn of(&self, body_bytes: u64) -> Duration {
+    pub(crate) fn of(&self, body_bytes: u64) -> Duration {
         let transfer = match self.bytes_per_second {
             0 => Duration::ZERO,
             rate => Duration::from_micros(body_bytes * 1_000_000 / rate),
@@ -66,14 +69,24 @@ pub(crate) struct Endpoint {
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
     port: u16,
+    /// The certificate to trust, if it speaks TLS.
+    certificate: Option<NamedTempFile>,
 }
 
 impl Endpoint {
-    pub(crate) fn start(delay: Delay) -> Result<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
+    pub(crate) fn start(delay: Delay, tls: Option<Version>) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command
             .arg(VERB)
             .arg(delay.latency.as_micros().to_string())
-            .arg(delay.bytes_per_second.to_string())
+            .arg(delay.bytes_per_second.to_string());
+        let mut certificate = None;
+        if let Some(version) = tls {
+            let file = NamedTempFile::new()?;
+            command.arg(version.alpn()).arg(file.path());
+            certificate = Some(file);
+        }
+        let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -86,11 +99,20 @@ impl Endpoint {
             stdin,
             stdout,
             port: line.trim().parse()?,
+            certificate,
         })
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}:{}", Ipv4Addr::LOCALHOST, self.port)
+        match &self.certificate {
+            Some(_) => format!("https://{}:{}", tls::HOST, self.port),
+            None => format!("http://{}:{}", Ipv4Addr::LOCALHOST, self.port),
+        }
+    }
+
+    /// The file with the certificate that a client has to trust.
+    pub(crate) fn certificate(&self) -> Option<&Path> {
+        self.certificate.as_ref().map(NamedTempFile::path)
     }
 
     /// Ends the server, and returns what it got.
@@ -124,7 +146,7 @@ pub(crate) fn now() -> Duration {
 }
 
 #[derive(Default)]
-struct Tally {
+pub(crate) struct Tally {
     requests: AtomicU64,
     cbor_requests: AtomicU64,
     records: AtomicU64,
@@ -132,26 +154,53 @@ struct Tally {
     first: AtomicU64,
 }
 
+impl Tally {
+    /// Notes when the first request came.
+    pub(crate) fn begin(&self) {
+        if self.first.load(Ordering::Relaxed) == 0 {
+            let now = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
+            // Only the first one counts.
+            let _ = self
+                .first
+                .compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a request.
+    pub(crate) fn add(&self, records: u64, body_bytes: u64, is_cbor: bool) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.records.fetch_add(records, Ordering::Relaxed);
+        self.body_bytes.fetch_add(body_bytes, Ordering::Relaxed);
+        self.cbor_requests
+            .fetch_add(u64::from(is_cbor), Ordering::Relaxed);
+    }
+}
+
 /// The server process.
 pub(crate) fn serve(arguments: &[String]) -> Result<()> {
-    let [latency_us, bytes_per_second] = arguments else {
+    let [latency_us, bytes_per_second, tls @ ..] = arguments else {
         return Err("two numbers expected".into());
     };
     let delay = Delay {
         latency: Duration::from_micros(latency_us.parse()?),
         bytes_per_second: bytes_per_second.parse()?,
     };
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    println!("{}", listener.local_addr()?.port());
     let tally = Arc::new(Tally::default());
     let shared = Arc::clone(&tally);
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let tally = Arc::clone(&shared);
-            // A connection that breaks is for the client to notice.
-            thread::spawn(move || Connection::new(stream, delay, &tally)?.serve());
-        }
-    });
+    if let [alpn, certificate] = tls {
+        let (alpn, certificate) = (alpn.clone(), PathBuf::from(certificate));
+        thread::spawn(move || tls::serve(delay, shared, &alpn, &certificate));
+    } else {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        println!("{}", listener.local_addr()?.port());
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let tally = Arc::clone(&shared);
+                // A connection that breaks is for the client to notice.
+                thread::spawn(move || Connection::new(stream, delay, &tally)?.serve());
+            }
+        });
+    }
     io::copy(&mut io::stdin(), &mut io::sink())?;
     let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
     println!(
@@ -219,14 +268,7 @@ impl<'a> Connection<'a> {
 
     /// Counts what comes, and says that it is stored.
     fn put_records(&mut self, head: &Head, head_end: usize, filled: usize) -> io::Result<()> {
-        if self.tally.first.load(Ordering::Relaxed) == 0 {
-            let now = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
-            // Only the first one counts.
-            let _ = self
-                .tally
-                .first
-                .compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
-        }
+        self.tally.begin();
         let mut counter = Counter::of("PartitionKey");
         let mut records = counter.count(&self.buffer[head_end..filled]);
         let mut left = head.body_bytes.saturating_sub(length(filled - head_end));
@@ -238,14 +280,7 @@ impl<'a> Connection<'a> {
             records += counter.count(&self.buffer[..read]);
             left = left.saturating_sub(length(read));
         }
-        self.tally.requests.fetch_add(1, Ordering::Relaxed);
-        self.tally.records.fetch_add(records, Ordering::Relaxed);
-        self.tally
-            .body_bytes
-            .fetch_add(head.body_bytes, Ordering::Relaxed);
-        if head.is_cbor {
-            self.tally.cbor_requests.fetch_add(1, Ordering::Relaxed);
-        }
+        self.tally.add(records, head.body_bytes, head.is_cbor);
         let delay = self.delay.of(head.body_bytes);
         if !delay.is_zero() {
             thread::sleep(delay);
@@ -258,28 +293,33 @@ impl<'a> Connection<'a> {
     fn other(&mut self, head: &Head, body_read: usize) -> io::Result<()> {
         let left = head.body_bytes.saturating_sub(length(body_read));
         io::copy(&mut (&mut self.stream).take(left), &mut io::sink())?;
-        let body = match head.operation.as_str() {
-            "DescribeStreamSummary" => json!({"StreamDescriptionSummary": {
-                "StreamName": "any",
-                "StreamARN": "arn:aws:kinesis:us-east-1:000000000000:stream/any",
-                "StreamStatus": "ACTIVE",
-                "RetentionPeriodHours": 24,
-                "StreamCreationTimestamp": 1_795_372_724,
-                "EnhancedMonitoring": [],
-                "OpenShardCount": 1,
-            }})
-            .to_string(),
-            "ListShards" => json!({"Shards": [{
-                "ShardId": "shardId-000000000000",
-                "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": u128::MAX.to_string()},
-                "SequenceNumberRange": {"StartingSequenceNumber": "1"},
-            }]})
-            .to_string(),
-            // CreateStream and whatever else has nothing to say.
-            _ => String::new(),
-        };
+        let body = other(&head.operation);
         let head = response_head("application/x-amz-json-1.1", body.len());
         self.stream.write_all(format!("{head}{body}").as_bytes())
+    }
+}
+
+/// The answer to everything but PutRecords.
+pub(crate) fn other(operation: &str) -> String {
+    match operation {
+        "DescribeStreamSummary" => json!({"StreamDescriptionSummary": {
+            "StreamName": "any",
+            "StreamARN": "arn:aws:kinesis:us-east-1:000000000000:stream/any",
+            "StreamStatus": "ACTIVE",
+            "RetentionPeriodHours": 24,
+            "StreamCreationTimestamp": 1_795_372_724,
+            "EnhancedMonitoring": [],
+            "OpenShardCount": 1,
+        }})
+        .to_string(),
+        "ListShards" => json!({"Shards": [{
+            "ShardId": "shardId-000000000000",
+            "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": u128::MAX.to_string()},
+            "SequenceNumberRange": {"StartingSequenceNumber": "1"},
+        }]})
+        .to_string(),
+        // CreateStream and whatever else has nothing to say.
+        _ => String::new(),
     }
 }
 
@@ -315,7 +355,7 @@ impl Head {
 
 /// The answer to the last PutRecords of a connection: the next one is mostly of the same length.
 #[derive(Default)]
-struct Answer {
+pub(crate) struct Answer {
     records: u64,
     is_cbor: bool,
     bytes: Vec<u8>,
@@ -327,17 +367,30 @@ const SHARD_ID: &str = "shardId-000000000000";
 impl Answer {
     fn put_records(&mut self, records: u64, is_cbor: bool) -> &[u8] {
         if self.bytes.is_empty() || self.records != records || self.is_cbor != is_cbor {
-            let (content_type, body) = if is_cbor {
-                ("application/x-amz-cbor-1.1", cbor_body(records))
-            } else {
-                ("application/x-amz-json-1.1", json_body(records))
-            };
+            let body = Self::body(records, is_cbor);
+            let content_type = Self::content_type(is_cbor);
             self.bytes = response_head(content_type, body.len()).into_bytes();
             self.bytes.extend_from_slice(&body);
             self.records = records;
             self.is_cbor = is_cbor;
         }
         &self.bytes
+    }
+
+    pub(crate) fn content_type(is_cbor: bool) -> &'static str {
+        if is_cbor {
+            "application/x-amz-cbor-1.1"
+        } else {
+            "application/x-amz-json-1.1"
+        }
+    }
+
+    pub(crate) fn body(records: u64, is_cbor: bool) -> Vec<u8> {
+        if is_cbor {
+            cbor_body(records)
+        } else {
+            json_body(records)
+        }
     }
 }
 

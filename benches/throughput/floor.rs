@@ -57,7 +57,7 @@ const EMITTED_AT: f64 = 1_795_372_724.066;
 pub(crate) fn seconds_a_record(block: &Block, size: Size) -> Result<f64> {
     let mut lines = record_lines(block);
     match size {
-        Size::Bytes(_) => lines = vec![lines[0]; BATCH],
+        Size::Bytes(_) | Size::Columns(_) => lines = vec![lines[0]; BATCH],
         Size::Mixed => lines.truncate(BATCH),
     }
     let mut envelope = Vec::new();

@@ -36,6 +36,7 @@ mod floor;
 mod messages;
 mod original;
 mod report;
+mod tls;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -102,11 +103,13 @@ fn main() -> Result<()> {
 }
 
 fn chosen(arguments: &Arguments) -> Vec<Case> {
-    let mut cases: Vec<_> = arguments
-        .protocol
-        .iter()
-        .flat_map(|protocol| cases::all(*protocol, arguments.long))
-        .collect();
+    let all = |protocol: &Protocol| cases::all(*protocol, arguments.long).into_iter();
+    let mut lists: Vec<_> = arguments.protocol.iter().map(all).collect();
+    let mut cases = Vec::new();
+    // The same case in each protocol, one after the other: they are to be compared.
+    while lists.iter().any(|list| list.len() > 0) {
+        cases.extend(lists.iter_mut().filter_map(Iterator::next));
+    }
     if !arguments.words.is_empty() {
         let has = |case: &Case| arguments.words.iter().any(|word| case.name.contains(word));
         cases.retain(has);

@@ -11,6 +11,9 @@ use fastrand::Rng;
 /// A record line is never longer than this in any case.
 const MIXED: RangeInclusive<usize> = 200..=10 * 1024;
 
+/// The kinds of columns that there are.
+const COLUMNS: usize = 6;
+
 /// An input is written again and again from one block of at least this size.
 const BLOCK_BYTES_MIN: usize = 2 * 1024 * 1024;
 
@@ -20,8 +23,10 @@ pub(crate) const BLOCK_RECORDS: usize = 1000;
 /// How long the lines of records are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Size {
-    /// All of this many bytes.
+    /// All of this many bytes: a row of a few columns, and what is left is one long text.
     Bytes(usize),
+    /// All of this many bytes, and nothing but short columns: the most JSON that fits.
+    Columns(usize),
     /// From 200 bytes to 10 KiB; as many from 200 to 400 as from 400 to 800.
     Mixed,
 }
@@ -45,10 +50,14 @@ pub(crate) fn block(size: Size, streams: usize, state_every: usize) -> Block {
     while bytes.len() < BLOCK_BYTES_MIN || records % BLOCK_RECORDS != 0 {
         let stream = stream_name(random.usize(..streams));
         let line_bytes = match size {
-            Size::Bytes(bytes) => bytes,
+            Size::Bytes(bytes) | Size::Columns(bytes) => bytes,
             Size::Mixed => mixed(&mut random),
         };
-        write_record(&mut random, &stream, line_bytes, &mut bytes);
+        let columns = match size {
+            Size::Columns(_) => usize::MAX,
+            Size::Bytes(_) | Size::Mixed => COLUMNS,
+        };
+        write_record(&mut random, &stream, line_bytes, columns, &mut bytes);
         records += 1;
         if records % state_every == 0 {
             write_state(&mut random, &stream, &mut bytes);
@@ -88,8 +97,14 @@ pub(crate) fn catalog(streams: usize) -> String {
     format!(r#"{{"streams":[{}]}}"#, streams.join(","))
 }
 
-/// One line with a record, `line_bytes` long with its line end.
-fn write_record(random: &mut Rng, stream: &str, line_bytes: usize, out: &mut Vec<u8>) {
+/// One line with a record, `line_bytes` long with its line end, and with so many columns at the most.
+fn write_record(
+    random: &mut Rng,
+    stream: &str,
+    line_bytes: usize,
+    columns: usize,
+    out: &mut Vec<u8>,
+) {
     let start = out.len();
     let id = random.u32(100_000..1_000_000);
     push(
@@ -100,7 +115,7 @@ fn write_record(random: &mut Rng, stream: &str, line_bytes: usize, out: &mut Vec
     );
     let (before_note, end) = (r#","note":""#, "\"}}}\n");
     let room = line_bytes.saturating_sub(before_note.len() + end.len());
-    for number in 0.. {
+    for number in 0..columns {
         let field = field(random, number);
         if out.len() - start + field.len() > room {
             break;
@@ -116,8 +131,8 @@ fn write_record(random: &mut Rng, stream: &str, line_bytes: usize, out: &mut Vec
 
 /// One more property of a record.
 fn field(random: &mut Rng, number: usize) -> String {
-    let round = number / 6;
-    match number % 6 {
+    let round = number / COLUMNS;
+    match number % COLUMNS {
         0 => format!(
             r#","email_{round}":"user{}@example.com""#,
             random.u32(1000..10_000)

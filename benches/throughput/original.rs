@@ -23,10 +23,11 @@ const TIME: Duration = Duration::from_millis(1500);
 
 /// Records a second, one after the other, with this long to the endpoint.
 pub(crate) fn records_per_second(block: &Block, latency: Duration) -> Result<f64> {
-    let endpoint = Endpoint::start(Delay {
+    let delay = Delay {
         latency,
         bytes_per_second: 0,
-    })?;
+    };
+    let endpoint = Endpoint::start(delay, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

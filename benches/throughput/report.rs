@@ -240,7 +240,7 @@ impl Measured {
             "kind": "case",
             "case": case.name,
             "protocol": case.protocol.setting(),
-            "line_bytes": match case.size { Size::Bytes(bytes) => Some(bytes), Size::Mixed => None },
+            "line_bytes": match case.size { Size::Bytes(bytes) | Size::Columns(bytes) => Some(bytes), Size::Mixed => None },
             "streams": case.streams,
             "buffer_size": case.buffer_size,
             "latency_ms": case.latency.as_secs_f64() * 1000.0,
