@@ -32,6 +32,9 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certifica
 COPY --from=build /build/target/release/destination-kinesis /usr/local/bin/destination-kinesis
 WORKDIR /airbyte
 USER 1000:1000
+# Large blocks of memory go back to the system when they are freed. By default, glibc keeps them after a while, and a long
+# sync with faults grows slowly (docs/guarantees.md, "Measured").
+ENV MALLOC_MMAP_THRESHOLD_=131072
 ENV AIRBYTE_ENTRYPOINT="/usr/local/bin/destination-kinesis"
 ENTRYPOINT ["/usr/local/bin/destination-kinesis"]
 LABEL io.airbyte.name="airbyte/destination-kinesis" \
