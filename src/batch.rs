@@ -80,11 +80,11 @@ pub struct Batch {
     /// The version of the shard map that gave the records their lanes.
     pub map_version: u64,
     bounds: BatchBounds,
-    /// The Kinesis records, in order. Empty where each holds one record.
+    /// The Kinesis records, in order.
     entries: Vec<Entry>,
 }
 
-/// One Kinesis record of a batch that may hold many.
+/// One Kinesis record of a batch.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     /// How many of the batch's records are in it.
@@ -110,16 +110,20 @@ impl Batch {
     }
 
     /// Where a record would go.
-    fn place(&self, held: &Held, bytes_max: usize) -> Place {
-        let alone = Place {
+    fn place(&self, held: &Held) -> Place {
+        let alone = |aggregate| Place {
             joins: false,
             entry: Entry {
                 records: 1,
                 bytes: held.record.size_bytes(),
                 lane: held.lane,
-                aggregate: AggregateSize::default().with(held),
+                aggregate,
             },
         };
+        let Some(bytes_max) = self.bounds.aggregate_bytes else {
+            return alone(AggregateSize::default());
+        };
+        let alone = alone(AggregateSize::default().with(held));
         let Some(last) = self.entries.last() else {
             return alone;
         };
@@ -146,14 +150,7 @@ impl Batch {
     /// Whether a record fits in, and what it costs a shard there, in shard-seconds. The first one always does: whether a
     /// record alone is too large is decided when it is admitted.
     pub fn room_for(&self, held: &Held) -> Option<f64> {
-        let Some(bytes_max) = self.bounds.aggregate_bytes else {
-            let bytes = held.record.size_bytes();
-            let fits = self.records.is_empty()
-                || (self.records.len() < self.bounds.records
-                    && self.bytes + bytes <= self.bounds.bytes);
-            return fits.then(|| cost(bytes));
-        };
-        let place = self.place(held, bytes_max);
+        let place = self.place(held);
         let fits = self.records.is_empty()
             || ((place.joins || self.entries.len() < self.bounds.records)
                 && self.bytes_with(&place) <= self.bounds.bytes);
@@ -165,27 +162,21 @@ impl Batch {
 
     /// Puts a record behind the others.
     pub fn push(&mut self, mut held: Held) {
-        held.rides_along = false;
-        if let Some(bytes_max) = self.bounds.aggregate_bytes {
-            let place = self.place(&held, bytes_max);
-            self.bytes = self.bytes_with(&place);
-            if place.joins {
-                self.entries.pop();
-            }
-            self.entries.push(place.entry);
-            held.rides_along = place.joins;
-        } else {
-            self.bytes += held.record.size_bytes();
+        let place = self.place(&held);
+        self.bytes = self.bytes_with(&place);
+        if place.joins {
+            self.entries.pop();
         }
+        self.entries.push(place.entry);
+        held.rides_along = place.joins;
         self.records.push(held);
     }
 
     /// The Kinesis records, each with what it holds.
     pub fn entries(&self) -> impl Iterator<Item = &[Held]> {
         let mut rest = self.records.as_slice();
-        (0..self.entry_count()).map(move |index| {
-            let count = self.entries.get(index).map_or(1, |entry| entry.records);
-            let (records, behind) = rest.split_at(count);
+        self.entries.iter().map(move |entry| {
+            let (records, behind) = rest.split_at(entry.records);
             rest = behind;
             records
         })
@@ -193,10 +184,7 @@ impl Batch {
 
     /// How many Kinesis records there are.
     pub fn entry_count(&self) -> usize {
-        match self.bounds.aggregate_bytes {
-            Some(_) => self.entries.len(),
-            None => self.records.len(),
-        }
+        self.entries.len()
     }
 
     /// Whether it was made with a shard map.
