@@ -78,10 +78,10 @@ fn run(command: Command, output: &Output) -> Result<(), Error> {
             write::check_environment()?;
             let config = KinesisConfig::from_json(&read(&config, "configuration")?)?;
             let catalog = Catalog::from_json(&read(&catalog, "catalog")?)?;
+            let shutdown = Shutdown::on_signals();
             let stdin = io::stdin();
             write::greet_terminal(&stdin);
             input::widen(&stdin);
-            let shutdown = Shutdown::on_signals();
             let runtime = runtime()?;
             let result =
                 runtime.block_on(write::run(config, catalog, stdin, output.clone(), shutdown));

@@ -1,11 +1,15 @@
 //! The process ends in the middle: killed, asked to stop, or left by its reader.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use fastrand::Rng;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::support::call::Call;
@@ -29,6 +33,9 @@ const SIDE_BY_SIDE: usize = 4;
 /// The first seed of the rounds. Each round has the next one: with the seed that a failure names here,
 /// and `KILL_ROUNDS=1`, that round runs alone.
 const SEED: &str = "KILL_SEED";
+
+/// Between two looks at something that tells nobody when it changes.
+const POLL: Duration = Duration::from_millis(2);
 
 const STREAMS: [&str; 2] = ["s0", "s1"];
 
@@ -408,23 +415,38 @@ async fn a_signal_ends_a_sync_that_waits_for_its_stream() {
     run.assert_failed("transient_error", "SIGTERM");
 }
 
+/// Whether a writer to this named pipe has to wait.
+fn is_full(pipe: &Path) -> bool {
+    let Ok(both_ends) = File::options().read(true).write(true).open(pipe) else {
+        return false;
+    };
+    let mut room = [PollFd::new(&both_ends, PollFlags::OUT)];
+    poll(&mut room, Some(&Timespec::default())).unwrap() == 0
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_a_sync_whose_output_nobody_reads() {
+    const STUCK: &str = r#"mkfifo "$0" && exec 3<>"$0" && exec "$@" >"$0""#;
     // A pipe that stays open and is never read: the shell opens both ends, and becomes the connector.
-    const STUCK: &str = r#"mkfifo stuck && exec 3<>stuck && exec "$0" "$@" >stuck"#;
     let kinesis = server().await;
     let binary = env!("CARGO_BIN_EXE_destination-kinesis");
-    let mut running = Program::args(["-c", STUCK, binary, "write"])
+    let dir = TempDir::new().unwrap();
+    let stuck = dir.path().join("stuck");
+    let mut running = Program::args(["-c", STUCK, stuck.to_str().unwrap(), binary, "write"])
         .binary("/bin/sh")
         .config(connection(&kinesis))
         .catalog(catalog(STREAMS.map(stream)))
         .spawn()
         .await;
-    // Each comes straight back, until the pipe is full: 64 KiB of output, and as much of input behind it.
+    // Each comes straight back, until the pipe is full.
     let state = state_stream("s0", json!({ "long": "x".repeat(1000) })).line();
-    let mut taken = running.feed(std::iter::repeat_n(state, 10_000));
-    let more_than_fits = taken.wait_for(|bytes| *bytes > 110_000);
-    drop(within("the input to be taken", more_than_fits).await);
+    drop(running.feed(std::iter::repeat_n(state, 10_000)));
+    let full = async {
+        while !is_full(&stuck) {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    within("the output pipe to be full", full).await;
     running.terminate();
     running.ended().await;
     let run = running.finish().await;

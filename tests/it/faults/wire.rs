@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use destination_kinesis::limits::TLS_CLIENTS;
 use serde_json::json;
 
 use super::drill::{Layout, Phase, RECORDS, drill};
@@ -9,7 +10,10 @@ use crate::support::faults::{Cut, Fault, Gate, Hangup};
 use crate::support::messages::{catalog, numbered, records, state_stream, stream};
 use crate::support::program::Write;
 use crate::support::server::Kinesis;
-use crate::support::verdict::{assert_all_states, assert_earned, assert_exactly_stored};
+use crate::support::tls::Tls;
+use crate::support::verdict::{
+    assert_all_states, assert_earned, assert_exactly_stored, assert_stored_at_least_once,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_lost_goes_again() {
@@ -223,4 +227,47 @@ async fn a_network_that_is_away_for_a_while_is_waited_for() {
     assert_earned(&kinesis, &input, &run).await;
     let data: Vec<String> = (0..20).map(numbered).collect();
     assert_exactly_stored(&kinesis, "_s0", &data).await;
+}
+
+/// Three hundred records, in requests of ten, over HTTP/2.
+async fn write_over_http2(kinesis: &Kinesis, tls: &Tls) {
+    kinesis.create_stream("_users", 2).await;
+    let mut input = records("users", 300);
+    input.push(state_stream("users", json!({ "cursor": 300 })));
+    let write = Write::to(kinesis)
+        .config(json!({ "endpoint": tls.endpoint(), "bufferSize": 10 }))
+        .env("AWS_CA_BUNDLE", tls.authority())
+        .catalog(catalog([stream("users")]))
+        .input(input.clone());
+    let run = write.run().await;
+    run.assert_success();
+    assert_all_states(&input, &run);
+    assert_earned(kinesis, &input, &run).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http2_requests_take_turns_between_several_connections() {
+    let kinesis = Kinesis::start().await;
+    let tls = Tls::http2_before(&kinesis.endpoint()).await;
+    write_over_http2(&kinesis, &tls).await;
+    let data: Vec<String> = (0..300).map(numbered).collect();
+    assert_exactly_stored(&kinesis, "_users", &data).await;
+    assert_eq!(tls.connections().opened(), TLS_CLIENTS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_on_its_way_when_http2_connections_broke_goes_again() {
+    let kinesis = Kinesis::start().await;
+    let tls = Tls::http2_before(&kinesis.endpoint()).await;
+    let connections = tls.connections().clone();
+    kinesis.on("PutRecords", move |call| {
+        if call.nth % 10 == 0 {
+            connections.break_all();
+        }
+        Fault::pass()
+    });
+    write_over_http2(&kinesis, &tls).await;
+    let data: Vec<String> = (0..300).map(numbered).collect();
+    assert_stored_at_least_once(&kinesis, "_users", &data).await;
+    assert!(tls.connections().opened() > TLS_CLIENTS);
 }

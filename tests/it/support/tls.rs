@@ -1,18 +1,32 @@
 //! TLS in front of a server, with a certificate that only its own authority vouches for.
 
+use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::HOST as HOST_HEADER;
+use axum::http::uri::{Authority, Scheme};
+use axum::http::{HeaderValue, Response, StatusCode, Uri, Version};
+use axum::response::IntoResponse;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::server::TlsStream;
 
 /// The host that the certificate is for.
 const HOST: &str = "localhost";
@@ -21,17 +35,83 @@ const HOST: &str = "localhost";
 pub(crate) struct Tls {
     address: SocketAddr,
     authority: PathBuf,
+    connections: Connections,
     accepting: JoinHandle<()>,
     /// Removed at the end.
     _dir: TempDir,
 }
 
+/// What became of the connections that came out of TLS. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Connections(watch::Sender<Numbers>);
+
+#[derive(Clone, Copy, Default)]
+struct Numbers {
+    opened: usize,
+    /// How many times all that were open were broken.
+    breaks: usize,
+}
+
+impl Connections {
+    /// How many there were.
+    pub(crate) fn opened(&self) -> usize {
+        self.0.borrow().opened
+    }
+
+    /// Ends all that are open, with whatever is on its way in them.
+    pub(crate) fn break_all(&self) {
+        self.0.send_modify(|numbers| numbers.breaks += 1);
+    }
+
+    /// Counts one, and lets it live until it ends or is broken.
+    async fn live(&self, connection: impl Future) {
+        let mut numbers = self.0.subscribe();
+        self.0.send_modify(|numbers| numbers.opened += 1);
+        let before = numbers.borrow().breaks;
+        tokio::select! {
+            _ = connection => {}
+            _ = numbers.wait_for(|now| now.breaks > before) => {}
+        }
+    }
+}
+
 impl Tls {
     /// In front of the server with this endpoint.
     pub(crate) async fn before(endpoint: &str) -> Self {
-        let server = endpoint.strip_prefix("http://").expect("plain HTTP");
-        let server: SocketAddr = server.parse().expect("an address");
-        let (authority_pem, config) = certify();
+        let server = address_of(endpoint);
+        Self::start(&[], move |stream| tunnel(stream, server)).await
+    }
+
+    /// In front of the server with this endpoint, for clients that speak HTTP/2. The server is spoken to in HTTP/1.1.
+    pub(crate) async fn http2_before(endpoint: &str) -> Self {
+        let service = axum::Router::new()
+            .fallback(hand_on)
+            .with_state(Behind::at(address_of(endpoint)));
+        let serve = move |stream| {
+            let service = TowerToHyperService::new(service.clone());
+            async move {
+                let connection = Builder::new(TokioExecutor::new());
+                // A client goes away when it likes.
+                let _ = connection
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            }
+        };
+        Self::start(&["h2"], serve).await
+    }
+
+    async fn start<F>(
+        protocols: &[&str],
+        serve: impl Fn(TlsStream<TcpStream>) -> F + Clone + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (authority_pem, mut config) = certify();
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
         let dir = TempDir::new().expect("a temporary directory");
         let authority = dir.path().join("authority.pem");
         std::fs::write(&authority, authority_pem).expect("a file in a temporary directory");
@@ -39,13 +119,20 @@ impl Tls {
             .await
             .expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let accepting = tokio::spawn(accept(listener, TlsAcceptor::from(config), server));
+        let connections = Connections(watch::Sender::default());
+        let tls = TlsAcceptor::from(Arc::new(config));
         Self {
             address,
             authority,
-            accepting,
+            connections: connections.clone(),
+            accepting: tokio::spawn(accept(listener, tls, connections, serve)),
             _dir: dir,
         }
+    }
+
+    /// What became of the connections whose client liked the certificate.
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.connections
     }
 
     /// Where it listens, under the name that its certificate has.
@@ -71,7 +158,7 @@ impl Drop for Tls {
 }
 
 /// An authority's certificate, and a server with one that it has signed.
-fn certify() -> (String, Arc<ServerConfig>) {
+fn certify() -> (String, ServerConfig) {
     let mut params = CertificateParams::new(Vec::new()).expect("no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"))
@@ -89,21 +176,71 @@ fn certify() -> (String, Arc<ServerConfig>) {
             PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         )
         .expect("a certificate with its key");
-    (authority.pem(), Arc::new(config))
+    (authority.pem(), config)
 }
 
-async fn accept(listener: TcpListener, tls: TlsAcceptor, server: SocketAddr) {
-    let mut connections = JoinSet::new();
+fn address_of(endpoint: &str) -> SocketAddr {
+    let address = endpoint.strip_prefix("http://").expect("plain HTTP");
+    address.parse().expect("an address")
+}
+
+async fn accept<F>(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    connections: Connections,
+    serve: impl Fn(TlsStream<TcpStream>) -> F + Clone + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut serving = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
-        let tls = tls.clone();
-        connections.spawn(async move {
-            // A client that does not like the certificate goes away, as does any client in the end.
-            if let Ok(mut stream) = tls.accept(stream).await
-                && let Ok(mut server) = TcpStream::connect(server).await
-            {
-                let _ = copy_bidirectional(&mut stream, &mut server).await;
+        let (tls, connections) = (tls.clone(), connections.clone());
+        let serve = serve.clone();
+        serving.spawn(async move {
+            // A client that does not like the certificate goes away.
+            if let Ok(stream) = tls.accept(stream).await {
+                connections.live(serve(stream)).await;
             }
         });
+    }
+}
+
+/// Hands on every byte.
+async fn tunnel(mut stream: TlsStream<TcpStream>, server: SocketAddr) {
+    if let Ok(mut server) = TcpStream::connect(server).await {
+        let _ = copy_bidirectional(&mut stream, &mut server).await;
+    }
+}
+
+/// The server behind, and connections to it.
+#[derive(Clone)]
+struct Behind {
+    client: Client<HttpConnector, Body>,
+    server: Authority,
+}
+
+impl Behind {
+    fn at(server: SocketAddr) -> Self {
+        Self {
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            server: server.to_string().parse().expect("an address"),
+        }
+    }
+}
+
+/// Hands on a request, with the host it was meant for: that is signed.
+async fn hand_on(State(behind): State<Behind>, mut request: Request) -> Response<Body> {
+    assert_eq!(request.version(), Version::HTTP_2);
+    let mut to = std::mem::take(request.uri_mut()).into_parts();
+    let host = to.authority.replace(behind.server).expect("HTTP/2 has it");
+    to.scheme = Some(Scheme::HTTP);
+    *request.uri_mut() = Uri::from_parts(to).expect("the same, elsewhere");
+    *request.version_mut() = Version::HTTP_11;
+    let host = HeaderValue::from_str(host.as_str()).expect("a name and a port");
+    request.headers_mut().insert(HOST_HEADER, host);
+    match behind.client.request(request).await {
+        Ok(answer) => answer.map(Body::new),
+        Err(_) => StatusCode::BAD_GATEWAY.into_response(),
     }
 }
