@@ -24,6 +24,7 @@ use crate::config::{BaseCredentials, ConnectionSettings, Role};
 use crate::error::Error;
 use crate::fault::{Fault, FaultKind};
 use crate::limits::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, CONNECTION_IDLE_MAX, TLS_CLIENTS};
+use crate::wire::SpareBodies;
 
 /// What a role's sessions are called in CloudTrail.
 const ROLE_SESSION_NAME: &str = "airbyte-destination-kinesis";
@@ -53,6 +54,7 @@ struct Shared {
     /// Those that PutRecords calls take in turn. Never empty.
     http_clients: Vec<SharedHttpClient>,
     next_http_client: AtomicUsize,
+    spare_bodies: SpareBodies,
     credentials_are_renewable: bool,
 }
 
@@ -82,6 +84,11 @@ impl ClientLease {
         let clients = &self.shared.http_clients;
         let turn = self.shared.next_http_client.fetch_add(1, Ordering::Relaxed);
         clients[turn % clients.len()].clone()
+    }
+
+    /// The memory of this client's requests.
+    pub(crate) fn spare_bodies(&self) -> &SpareBodies {
+        &self.shared.spare_bodies
     }
 
     /// Judges a fault by where the credentials come from: where they can be had anew, the next call
@@ -145,6 +152,7 @@ impl KinesisClientPool {
             }),
             http_clients,
             next_http_client: AtomicUsize::new(0),
+            spare_bodies: SpareBodies::default(),
             credentials_are_renewable: settings.credentials().is_renewable(),
         });
         self.clients

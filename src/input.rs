@@ -164,7 +164,8 @@ impl<R: Read> Reader<R> {
 
     /// Reads until there is at least one item, or the end.
     pub fn next_block(&mut self) -> Block {
-        let mut items = Vec::with_capacity(self.last_items);
+        // A few more than the last time: to grow is to copy them all.
+        let mut items = Vec::with_capacity(self.last_items + self.last_items / 8);
         loop {
             let end = match self.fill() {
                 Ok(0) => Some(self.finish(&mut items)),

@@ -124,6 +124,9 @@ pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The slowest link that a request is given time for (1 Mbit/s).
 pub const ATTEMPT_BYTES_PER_SECOND_MIN: usize = 128 * 1024;
 
+/// Memory of requests that are done and that is kept for the next ones, in bytes: a few requests of 500 small records, or one large one.
+pub const SPARE_BODIES_BYTES_MAX: usize = 1024 * 1024;
+
 /// HTTP clients that PutRecords calls over TLS take in turn. Where the server chooses HTTP/2, this is the number of
 /// connections, and of windows.
 pub const TLS_CLIENTS: usize = 8;

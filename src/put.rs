@@ -12,7 +12,8 @@ use crate::client::ClientLease;
 use crate::fault::{Fault, FaultKind};
 use crate::limits::{ATTEMPT_BYTES_PER_SECOND_MIN, ATTEMPT_TIMEOUT};
 use crate::protocol::Text;
-use crate::wire::{Entry, PutRecordsCall, WireFormat};
+use crate::wire::answers::Entry;
+use crate::wire::{PutRecordsCall, WireFormat};
 
 /// A batch, and what Kinesis said to it.
 #[derive(Debug)]
@@ -66,14 +67,16 @@ async fn send(
     format: WireFormat,
 ) -> Result<Vec<Answer>, Fault> {
     let (call, hash, answers) =
-        PutRecordsCall::new(format, stream_name, batch).map_err(|error| {
-            Fault::local(
-                FaultKind::Unexpected,
-                "request not built",
-                error.to_string(),
-                false,
-            )
-        })?;
+        PutRecordsCall::new(format, stream_name, batch, client.spare_bodies()).map_err(
+            |error| {
+                Fault::local(
+                    FaultKind::Unexpected,
+                    "request not built",
+                    error.to_string(),
+                    false,
+                )
+            },
+        )?;
     let config = aws_sdk_kinesis::config::Builder::new()
         .timeout_config(
             TimeoutConfig::builder()

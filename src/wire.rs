@@ -5,13 +5,11 @@
 //! one call: endpoint, credentials, signature, connections, time-outs and errors stay the SDK's.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{fmt, mem};
 
 use aws_runtime::auth::PayloadSigningOverride;
-use aws_smithy_cbor::data::Type;
-use aws_smithy_cbor::decode::{Decoder, DeserializeError};
 use aws_smithy_cbor::encode::Encoder;
 use aws_smithy_json::protocol::aws_json_rpc::AwsJsonRpcProtocol;
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -30,14 +28,15 @@ use aws_smithy_types::error::metadata::Builder as ErrorMetadataBuilder;
 use base64_simd::STANDARD as BASE64;
 use bytes::Bytes;
 use http_body_util::Full;
-use serde::Deserialize;
 
 use crate::aggregate::aggregate;
 use crate::batch::Batch;
 use crate::cbor::KinesisCbor;
-use crate::protocol::Text;
-use crate::put::{Answer, verdict};
+use crate::limits::SPARE_BODIES_BYTES_MAX;
+use crate::put::Answer;
 use crate::sha256;
+
+pub(crate) mod answers;
 
 /// How a request is encoded. What is stored is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,28 +47,60 @@ pub enum WireFormat {
     Cbor,
 }
 
-/// What an answer says of one record, as it says it.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(crate) struct Entry<'a> {
-    /// Where in its shard the record is.
-    #[serde(borrow)]
-    pub(crate) sequence_number: Option<Text<'a>>,
-    /// Where the record is.
-    #[serde(borrow)]
-    pub(crate) shard_id: Option<Text<'a>>,
-    /// Why it is not stored.
-    #[serde(borrow)]
-    pub(crate) error_code: Option<Text<'a>>,
-    /// The same in words.
-    #[serde(borrow)]
-    pub(crate) error_message: Option<Text<'a>>,
+/// Memory of requests that are done, for those that come: a body is large enough for the system to be asked for each one, and
+/// to hand it over page by page. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct SpareBodies {
+    spare: Arc<Mutex<Spare>>,
 }
 
-#[derive(Deserialize)]
-struct Entries<'a> {
-    #[serde(borrow, rename = "Records")]
-    records: Vec<Entry<'a>>,
+#[derive(Debug, Default)]
+struct Spare {
+    bodies: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl SpareBodies {
+    /// Room for so many bytes: a spare one, unless it is much too large.
+    fn take(&self, bytes: usize) -> Vec<u8> {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(body) = spare.bodies.pop() {
+            spare.bytes -= body.capacity();
+            if (bytes..=2 * bytes).contains(&body.capacity()) {
+                return body;
+            }
+        }
+        drop(spare);
+        // A little more, so that it does for others of the kind.
+        Vec::with_capacity(bytes + bytes / 16)
+    }
+
+    fn give_back(&self, mut body: Vec<u8>) {
+        body.clear();
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.bytes + body.capacity() <= SPARE_BODIES_BYTES_MAX {
+            spare.bytes += body.capacity();
+            spare.bodies.push(body);
+        }
+    }
+}
+
+/// A body on its way. Its memory is given back when the last of it is sent.
+struct Body {
+    bytes: Vec<u8>,
+    spares: SpareBodies,
+}
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.spares.give_back(mem::take(&mut self.bytes));
+    }
 }
 
 /// The protocol of one PutRecords call. What the SDK is told to send and what it hands out are empty
@@ -79,7 +110,7 @@ pub struct PutRecordsCall {
     sdk: SharedClientProtocol,
     format: WireFormat,
     /// The body, until it is handed over.
-    body: Mutex<Vec<u8>>,
+    body: Mutex<Bytes>,
     wants_shards: bool,
     answers: SyncSender<Vec<Answer>>,
 }
@@ -125,19 +156,24 @@ impl PutRecordsCall {
         format: WireFormat,
         stream_name: &str,
         batch: &Batch,
+        spares: &SpareBodies,
     ) -> serde_json::Result<(Self, BodyHash, Receiver<Vec<Answer>>)> {
         let (answers, received) = sync_channel(1);
         let (sdk, body) = match format {
             WireFormat::Json => (
                 SharedClientProtocol::new(AwsJsonRpcProtocol::aws_json_1_1()),
-                json_request(stream_name, batch)?,
+                json_request(stream_name, batch, spares)?,
             ),
             WireFormat::Cbor => (
                 SharedClientProtocol::new(KinesisCbor::default()),
-                cbor_request(stream_name, batch),
+                cbor_request(stream_name, batch, spares),
             ),
         };
         let hash = BodyHash::of(&body);
+        let body = Bytes::from_owner(Body {
+            bytes: body,
+            spares: spares.clone(),
+        });
         let call = Self {
             sdk,
             format,
@@ -176,10 +212,10 @@ impl ClientProtocolInner for PutRecordsCall {
         let mut request = self
             .sdk
             .serialize_request(input, input_schema, endpoint, cfg)?;
-        let body = std::mem::take(&mut *self.body.lock().unwrap_or_else(PoisonError::into_inner));
+        let body = mem::take(&mut *self.body.lock().unwrap_or_else(PoisonError::into_inner));
         let length = body.len().to_string();
         request.headers_mut().insert("Content-Length", length);
-        *request.body_mut() = SdkBody::from_body_1_x(Full::new(Bytes::from(body)));
+        *request.body_mut() = SdkBody::from_body_1_x(Full::new(body));
         Ok(request)
     }
 
@@ -194,10 +230,12 @@ impl ClientProtocolInner for PutRecordsCall {
         };
         let body = response.body().bytes().unwrap_or_default();
         let (answers, empty): (_, &[u8]) = match self.format {
-            WireFormat::Json => (json_answers(body, self.wants_shards), br#"{"Records":[]}"#),
-            // The errors may show what was read.
+            WireFormat::Json => (
+                answers::in_json(body, self.wants_shards),
+                br#"{"Records":[]}"#,
+            ),
             WireFormat::Cbor => (
-                cbor_answers(body, self.wants_shards).ok(),
+                answers::in_cbor(body, self.wants_shards),
                 b"\xA1\x67Records\x80",
             ),
         };
@@ -240,13 +278,17 @@ fn entries(batch: &Batch) -> impl Iterator<Item = (Cow<'_, [u8]>, &str)> {
     })
 }
 
-fn json_request(stream_name: &str, batch: &Batch) -> serde_json::Result<Vec<u8>> {
+fn json_request(
+    stream_name: &str,
+    batch: &Batch,
+    spares: &SpareBodies,
+) -> serde_json::Result<Vec<u8>> {
     const ENTRY_BYTES: usize = br#"{"Data":"==","PartitionKey":""},"#.len();
     let capacity = stream_name.len()
         + 64
         + batch.entry_count() * ENTRY_BYTES
         + BASE64.encoded_length(batch.bytes);
-    let mut body = Vec::with_capacity(capacity);
+    let mut body = spares.take(capacity);
     body.extend_from_slice(br#"{"StreamName":"#);
     write_text(stream_name, &mut body)?;
     body.extend_from_slice(br#","Records":"#);
@@ -277,10 +319,10 @@ fn write_text(text: &str, out: &mut Vec<u8>) -> serde_json::Result<()> {
     Ok(())
 }
 
-fn cbor_request(stream_name: &str, batch: &Batch) -> Vec<u8> {
+fn cbor_request(stream_name: &str, batch: &Batch, spares: &SpareBodies) -> Vec<u8> {
     const ENTRY_BYTES: usize = 40;
     let capacity = stream_name.len() + 64 + batch.entry_count() * ENTRY_BYTES + batch.bytes;
-    let mut body = Encoder::new(Vec::with_capacity(capacity));
+    let mut body = Encoder::new(spares.take(capacity));
     body.map(2).str("StreamName").str(stream_name);
     body.str("Records").array(batch.entry_count());
     for (data, partition_key) in entries(batch) {
@@ -288,68 +330,6 @@ fn cbor_request(stream_name: &str, batch: &Batch) -> Vec<u8> {
         body.str("PartitionKey").str(partition_key);
     }
     body.into_writer()
-}
-
-fn json_answers(body: &[u8], wants_shards: bool) -> Option<Vec<Answer>> {
-    // To check the bytes once is cheaper than to check each text in them.
-    let body = std::str::from_utf8(body).ok()?;
-    let entries: Entries<'_> = serde_json::from_str(body).ok()?;
-    let verdict = |entry| verdict(entry, wants_shards);
-    Some(entries.records.iter().map(verdict).collect())
-}
-
-fn cbor_answers(body: &[u8], wants_shards: bool) -> Result<Vec<Answer>, DeserializeError> {
-    let mut answers = Vec::new();
-    let mut decoder = Decoder::new(body);
-    let fields = decoder.map()?;
-    each(&mut decoder, fields, |decoder| {
-        if decoder.str()? != "Records" {
-            return decoder.skip();
-        }
-        let records = decoder.list()?;
-        each(decoder, records, |decoder| {
-            answers.push(verdict(&cbor_entry(decoder)?, wants_shards));
-            Ok(())
-        })
-    })?;
-    Ok(answers)
-}
-
-fn cbor_entry<'a>(decoder: &mut Decoder<'a>) -> Result<Entry<'a>, DeserializeError> {
-    let mut entry = Entry::default();
-    let fields = decoder.map()?;
-    each(decoder, fields, |decoder| {
-        let field = match decoder.str()?.as_ref() {
-            "SequenceNumber" => &mut entry.sequence_number,
-            "ShardId" => &mut entry.shard_id,
-            "ErrorCode" => &mut entry.error_code,
-            "ErrorMessage" => &mut entry.error_message,
-            _ => return decoder.skip(),
-        };
-        if decoder.datatype()? == Type::Null {
-            return decoder.null();
-        }
-        *field = Some(Text(decoder.str()?));
-        Ok(())
-    })?;
-    Ok(entry)
-}
-
-/// Reads each item of a map or list: as many as it says, or up to its end.
-fn each<'a>(
-    decoder: &mut Decoder<'a>,
-    length: Option<u64>,
-    mut item: impl FnMut(&mut Decoder<'a>) -> Result<(), DeserializeError>,
-) -> Result<(), DeserializeError> {
-    match length {
-        Some(length) => (0..length).try_for_each(|_| item(decoder)),
-        None => {
-            while decoder.datatype()? != Type::Break {
-                item(decoder)?;
-            }
-            decoder.skip()
-        }
-    }
 }
 
 #[cfg(test)]
@@ -389,9 +369,45 @@ mod tests {
     }
 
     #[test]
+    fn the_memory_of_a_request_is_used_again_for_one_of_its_size() {
+        let spares = SpareBodies::default();
+        let place = |body: &Vec<u8>| body.as_ptr().addr();
+        let send = |mut bytes: Vec<u8>| {
+            bytes.extend_from_slice(b"a record");
+            let spares = spares.clone();
+            drop(Bytes::from_owner(Body { bytes, spares }));
+        };
+        let first = spares.take(1000);
+        let at = place(&first);
+        send(first);
+        let second = spares.take(1010);
+        assert!(second.is_empty() && place(&second) == at);
+        send(second);
+        assert!(spares.take(400).capacity() < 800, "not much too large");
+    }
+
+    #[test]
+    fn little_memory_is_kept_for_requests_to_come() {
+        let spares = SpareBodies::default();
+        let kept = || {
+            let spare = spares.spare.lock().unwrap();
+            let bytes: usize = spare.bodies.iter().map(Vec::capacity).sum();
+            assert_eq!(spare.bytes, bytes);
+            bytes
+        };
+        spares.give_back(Vec::with_capacity(SPARE_BODIES_BYTES_MAX + 1));
+        assert_eq!(kept(), 0);
+        (0..100).for_each(|_| spares.give_back(Vec::with_capacity(200_000)));
+        let full = kept();
+        assert!((800_000..=SPARE_BODIES_BYTES_MAX).contains(&full));
+        drop(spares.take(200_000));
+        assert_eq!(kept(), full - 200_000);
+    }
+
+    #[test]
     fn a_request_in_json_is_what_the_service_documents() {
         let batch = batch();
-        let body = json_request("a_stream", &batch).unwrap();
+        let body = json_request("a_stream", &batch, &SpareBodies::default()).unwrap();
         let request: Value = serde_json::from_slice(&body).unwrap();
         let entries: Vec<_> = batch
             .records
@@ -405,7 +421,10 @@ mod tests {
             .collect();
         let expected = json!({"StreamName": "a_stream", "Records": entries});
         assert_eq!(request, expected);
-        assert!(body.capacity() < body.len() + 500, "room is made once");
+        assert!(
+            body.capacity() < body.len() * 17 / 16 + 500,
+            "room is made once"
+        );
     }
 
     #[test]
@@ -413,7 +432,7 @@ mod tests {
         use ciborium::Value;
         let text = |text: &str| Value::Text(text.to_owned());
         let batch = batch();
-        let body = cbor_request("a_stream", &batch);
+        let body = cbor_request("a_stream", &batch, &SpareBodies::default());
         let entry = |held: &Held| {
             let data = Value::Bytes(held.record.bytes().to_vec());
             let key = text(held.record.partition_key());
@@ -428,70 +447,5 @@ mod tests {
         ]);
         let request: Value = ciborium::from_reader(body.as_slice()).unwrap();
         assert_eq!(request, expected);
-    }
-
-    fn answer() -> Value {
-        json!({
-            "EncryptionType": "KMS",
-            "FailedRecordCount": 7,
-            "Records": [
-                {"SequenceNumber": "1", "ShardId": "shardId-000000000003"},
-                {"SequenceNumber": "2", "ShardId": "s", "ErrorCode": null, "New": [{"a": {}}, 1.5, null]},
-                {"ErrorCode": "InternalFailure", "ErrorMessage": "a \"quoted\" word"},
-                {},
-            ],
-        })
-    }
-
-    fn assert_read(answers: &[Answer]) {
-        let [first, second, refused, nothing] = answers else {
-            panic!("{answers:?}");
-        };
-        assert!(
-            matches!(first, Answer::Stored { shard_id } if shard_id.as_deref() == Some("shardId-000000000003"))
-        );
-        assert!(matches!(second, Answer::Stored { .. }));
-        assert!(matches!(refused, Answer::Refused(fault) if fault.code == "InternalFailure"));
-        assert!(matches!(nothing, Answer::Refused(_)));
-    }
-
-    #[test]
-    fn an_answer_in_json() {
-        assert_read(&json_answers(answer().to_string().as_bytes(), true).unwrap());
-    }
-
-    #[test]
-    fn an_answer_in_cbor_with_and_without_lengths() {
-        let mut body = Vec::new();
-        ciborium::into_writer(&answer(), &mut body).unwrap();
-        assert_read(&cbor_answers(&body, true).unwrap());
-
-        let mut open = Encoder::new(Vec::new());
-        open.begin_map().str("Records").begin_array();
-        for number in ["1", "2"] {
-            open.begin_map().str("SequenceNumber").str(number).end();
-        }
-        let answers = cbor_answers(&open.end().end().clone().into_writer(), false).unwrap();
-        assert!(matches!(
-            answers[..],
-            [
-                Answer::Stored { shard_id: None },
-                Answer::Stored { shard_id: None }
-            ]
-        ));
-    }
-
-    #[test]
-    fn half_an_answer_is_none() {
-        let json = answer().to_string();
-        let mut cbor = Vec::new();
-        ciborium::into_writer(&answer(), &mut cbor).unwrap();
-        for end in 0..json.len() {
-            assert!(json_answers(&json.as_bytes()[..end], true).is_none());
-        }
-        for end in 0..cbor.len() {
-            assert!(cbor_answers(&cbor[..end], true).is_err());
-        }
-        assert!(json_answers(b"[]", true).is_none() && cbor_answers(b"\x80", true).is_err());
     }
 }

@@ -152,11 +152,23 @@ fn a_queue_that_has_become_short_gives_its_memory_back() {
         left -= batch.records.len();
         let room = buffer.lanes[0].queue.capacity();
         assert!(
-            room <= 4 * left.max(QUEUE_RECORDS_KEPT) + 1,
+            room <= 4 * left.max(BOUNDS.records) + 1,
             "{room} for {left}"
         );
     }
     assert_eq!(left, 0);
+}
+
+#[test]
+fn the_queues_of_many_shards_keep_no_more_than_one_of_all() {
+    let now = Instant::now();
+    let mut buffer = Buffer::new(BOUNDS, BUDGET, 1);
+    buffer.set_map(map(100), now);
+    (0..50_000).for_each(|_| buffer.admit(held(10, now)));
+    assert_eq!(buffer.lanes.len(), 100);
+    while let Seal::Batch(_) = buffer.seal(now, true) {}
+    let room: usize = buffer.lanes.iter().map(|lane| lane.queue.capacity()).sum();
+    assert!(room <= 100 * (2 * QUEUE_RECORDS_KEPT + 1), "{room}");
 }
 
 #[test]
