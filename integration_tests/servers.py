@@ -5,9 +5,8 @@
 
 Each server gets: `check`; the three sample files, with all types of states and unusual names; 3,000 records with a state after
 each 250 of a stream, in on-demand streams where the server has them, and the same aggregated, with random keys and by primary
-key; then the first file again and again, into the same streams: in
-CBOR where the server takes it, and with another number of shards where that can be changed. At the end a table says which server
-showed what.
+key; then the first file again and again, into the same streams: in CBOR where the server takes it, with a role where the server is
+an STS as well, and with another number of shards where that can be changed. At the end a table says which server showed what.
 
 Needs cargo, and npm (installed from Debian's packages where it is missing and that is possible).
 """
@@ -38,6 +37,8 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target"))
 START_S = 60
 BULK_RECORDS = {"bulk a": 2000, "bulk b": 700, "bulk c": 200, "bulk d": 90, "bulk e": 10}
 BULK_STATE_EVERY = 250
+ROLE = "arn:aws:iam::123456789012:role/airbyte"
+"""Of moto's own account: each account has streams of its own."""
 
 
 @dataclass
@@ -49,6 +50,8 @@ class Server:
     folder: Path = HERE
     takes_cbor: bool = False
     """Whether it answers PutRecords in CBOR as AWS does."""
+    has_roles: bool = False
+    """Whether it is an STS as well."""
 
 
 def servers(port: int, other_port: int) -> dict:
@@ -92,7 +95,8 @@ def kinesalite(port: int) -> Server:
 def moto(port: int) -> Server:
     from importlib.metadata import version
 
-    return Server("moto, one request at a time", version("moto"), [sys.executable, str(HERE / "moto_server.py"), str(port)])
+    return Server("moto, one request at a time", version("moto"), [sys.executable, str(HERE / "moto_server.py"), str(port)],
+                  has_roles=True)
 
 
 def npm_package(name: str) -> tuple[Path, str]:
@@ -257,6 +261,10 @@ def try_server(connector: Connector, server: Server, kinesis, port: int, folder:
         raise Failed("the connector's streams are not in on-demand mode")
     if server.takes_cbor:
         deliver(catalog, HERE / SAMPLES[0], " in CBOR", requestFormat="cbor")
+    if server.has_roles:
+        # For the connector and for boto3.
+        os.environ["AWS_ENDPOINT_URL_STS"] = config_for(port)["endpoint"]
+        deliver(catalog, HERE / SAMPLES[0], " as a role", roleArn=ROLE, externalId="airbyte")
     resharded = reshard(kinesis, "public_customers")
     if resharded:
         deliver(catalog, HERE / SAMPLES[0], " after a reshard")
@@ -267,6 +275,7 @@ def try_server(connector: Connector, server: Server, kinesis, port: int, folder:
         "states equal": str(states),
         "on-demand streams": yes[on_demand],
         "CBOR": yes[server.takes_cbor],
+        "as a role": yes[server.has_roles],
         "after a reshard": yes[resharded],
         "limits of a shard": yes[has_shard_limits(kinesis)],
     }
