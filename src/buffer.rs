@@ -96,8 +96,8 @@ pub enum GiveUp {
     },
 }
 
-/// A queue keeps memory for at least so many records when it has become short: there may be one for each shard of
-/// hundreds of streams, most of them idle. Those of one stream keep memory for one request in all, which comes at once.
+/// A queue keeps memory for so many records when it has become short: there may be one for each shard of
+/// hundreds of streams, most of them idle.
 const QUEUE_RECORDS_KEPT: usize = 16;
 
 #[derive(Debug, Default)]
@@ -145,9 +145,9 @@ impl Lane {
             .is_some()
     }
 
-    /// Gives back the memory of a queue that has become short, but for `kept` records.
-    fn shrink(&mut self, kept: usize) {
-        let wanted = (2 * self.queue.len()).max(kept);
+    /// Gives back the memory of a queue that has become short.
+    fn shrink(&mut self) {
+        let wanted = (2 * self.queue.len()).max(QUEUE_RECORDS_KEPT);
         if self.queue.capacity() > 2 * wanted {
             self.queue.shrink_to(wanted);
         }
@@ -372,14 +372,13 @@ impl Buffer {
         let waiting = self.lanes.iter().map(|lane| lane.queue.len()).sum();
         batch.records.reserve(self.bounds.records.min(waiting));
         let lanes = self.lanes.len();
-        let kept = QUEUE_RECORDS_KEPT.max(self.bounds.records / lanes);
         let first = self.next_lane % lanes;
         self.next_lane = first + 1;
         for lane in (first..lanes).chain(0..first) {
             let lane = &mut self.lanes[lane];
             if lane.resume.is_none() {
                 while lane.take_into(&mut batch) {}
-                lane.shrink(kept);
+                lane.shrink();
             }
         }
         batch

@@ -152,7 +152,7 @@ fn a_queue_that_has_become_short_gives_its_memory_back() {
         left -= batch.records.len();
         let room = buffer.lanes[0].queue.capacity();
         assert!(
-            room <= 4 * left.max(BOUNDS.records) + 1,
+            room <= 4 * left.max(QUEUE_RECORDS_KEPT) + 1,
             "{room} for {left}"
         );
     }
