@@ -19,11 +19,14 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provi
 use aws_smithy_http_client::{Builder, Connector};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::{BaseCredentials, ConnectionSettings, Role};
 use crate::error::Error;
 use crate::fault::{Fault, FaultKind};
-use crate::limits::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, CONNECTION_IDLE_MAX, TLS_CLIENTS};
+use crate::limits::{
+    ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, CONNECTION_IDLE_MAX, TLS_CLIENTS, UNSENT_BYTES_MAX,
+};
 use crate::wire::SpareBodies;
 
 /// What a role's sessions are called in CloudTrail.
@@ -55,6 +58,8 @@ struct Shared {
     http_clients: Vec<SharedHttpClient>,
     next_http_client: AtomicUsize,
     spare_bodies: SpareBodies,
+    /// One permit for each byte of [`UNSENT_BYTES_MAX`].
+    unsent: Semaphore,
     credentials_are_renewable: bool,
 }
 
@@ -89,6 +94,15 @@ impl ClientLease {
     /// The memory of this client's requests.
     pub(crate) fn spare_bodies(&self) -> &SpareBodies {
         &self.shared.spare_bodies
+    }
+
+    /// Waits until a request with so many bytes of records may be made, in the order of asking. The permit is for the time until it
+    /// is sent, or given up.
+    pub(crate) async fn room_to_send(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        let permits = bytes.min(UNSENT_BYTES_MAX);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+        // It is never closed.
+        self.shared.unsent.acquire_many(permits).await.ok()
     }
 
     /// Judges a fault by where the credentials come from: where they can be had anew, the next call
@@ -153,6 +167,7 @@ impl KinesisClientPool {
             http_clients,
             next_http_client: AtomicUsize::new(0),
             spare_bodies: SpareBodies::default(),
+            unsent: Semaphore::new(UNSENT_BYTES_MAX),
             credentials_are_renewable: settings.credentials().is_renewable(),
         });
         self.clients

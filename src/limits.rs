@@ -55,6 +55,10 @@ pub const REQUEST_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// alone gets half a million records a second through its share of them. Bytes bound them too.
 pub const IN_FLIGHT_REQUESTS_MAX: usize = 128;
 
+/// Bytes of records in requests that are not sent yet, at most: until then, a body is a second copy of its records. Where
+/// sending is quick, this is never reached; over HTTP/2, bodies wait for the connection's window.
+pub const UNSENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// A stream may have this many times the free request slots in flight, so that however many streams
 /// are stuck, one that is not finds a slot.
 pub const IN_FLIGHT_SHARE_OF_FREE: usize = 4;

@@ -3,6 +3,7 @@
 //! Not stored is the default. A record counts as stored only when its own entry has a sequence number
 //! and no error code; the answer's count of failures is not trusted.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
@@ -13,7 +14,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::limits::{ATTEMPT_BYTES_PER_SECOND_MIN, ATTEMPT_TIMEOUT};
 use crate::protocol::Text;
 use crate::wire::answers::Entry;
-use crate::wire::{PutRecordsCall, WireFormat};
+use crate::wire::{Prepared, PutRecordsCall, WireFormat};
 
 /// A batch, and what Kinesis said to it.
 #[derive(Debug)]
@@ -66,17 +67,22 @@ async fn send(
     batch: &Batch,
     format: WireFormat,
 ) -> Result<Vec<Answer>, Fault> {
-    let (call, hash, answers) =
-        PutRecordsCall::new(format, stream_name, batch, client.spare_bodies()).map_err(
-            |error| {
-                Fault::local(
-                    FaultKind::Unexpected,
-                    "request not built",
-                    error.to_string(),
-                    false,
-                )
-            },
-        )?;
+    let room = client.room_to_send(batch.bytes).await;
+    let Prepared {
+        call,
+        hash,
+        answers,
+        body_gone,
+    } = PutRecordsCall::prepare(format, stream_name, batch, client.spare_bodies()).map_err(
+        |error| {
+            Fault::local(
+                FaultKind::Unexpected,
+                "request not built",
+                error.to_string(),
+                false,
+            )
+        },
+    )?;
     let config = aws_sdk_kinesis::config::Builder::new()
         .timeout_config(
             TimeoutConfig::builder()
@@ -86,16 +92,24 @@ async fn send(
         .http_client(client.http_client())
         .interceptor(hash)
         .protocol(call);
-    client
-        .sdk()
+    let sdk = client.sdk();
+    let sending = sdk
         .put_records()
         .stream_name(stream_name)
         .set_records(Some(Vec::new()))
         .customize()
         .config_override(config)
-        .send()
-        .await
-        .map_err(|error| client.judge(Fault::of(&error)))?;
+        .send();
+    let mut sending = pin!(sending);
+    let sent = tokio::select! {
+        biased;
+        sent = &mut sending => sent,
+        _ = body_gone => {
+            drop(room);
+            sending.await
+        }
+    };
+    sent.map_err(|error| client.judge(Fault::of(&error)))?;
     Ok(answers.try_recv().unwrap_or_default())
 }
 

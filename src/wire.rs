@@ -5,6 +5,7 @@
 //! one call: endpoint, credentials, signature, connections, time-outs and errors stay the SDK's.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, mem};
@@ -28,6 +29,7 @@ use aws_smithy_types::error::metadata::Builder as ErrorMetadataBuilder;
 use base64_simd::STANDARD as BASE64;
 use bytes::Bytes;
 use http_body_util::Full;
+use tokio::sync::oneshot;
 
 use crate::aggregate::aggregate;
 use crate::batch::Batch;
@@ -89,6 +91,8 @@ impl SpareBodies {
 struct Body {
     bytes: Vec<u8>,
     spares: SpareBodies,
+    /// Whose other end hears when the body is gone.
+    _alive: oneshot::Sender<Infallible>,
 }
 
 impl AsRef<[u8]> for Body {
@@ -145,20 +149,32 @@ impl Intercept for BodyHash {
     }
 }
 
+/// A call that can be sent once, and what belongs to it.
+pub struct Prepared {
+    /// What is handed to the SDK.
+    pub call: PutRecordsCall,
+    /// The hash to sign it by.
+    pub hash: BodyHash,
+    /// Where the answers can be had when the call has succeeded.
+    pub answers: Receiver<Vec<Answer>>,
+    /// Ends, with an error, when the body is sent to its last byte, or given up.
+    pub body_gone: oneshot::Receiver<Infallible>,
+}
+
 impl PutRecordsCall {
-    /// A call that puts a batch, the hash to sign it by, and the place where the answers can be had when the call has
-    /// succeeded. It can be sent once.
+    /// A call that puts a batch.
     ///
     /// # Errors
     ///
     /// When JSON cannot be written.
-    pub fn new(
+    pub fn prepare(
         format: WireFormat,
         stream_name: &str,
         batch: &Batch,
         spares: &SpareBodies,
-    ) -> serde_json::Result<(Self, BodyHash, Receiver<Vec<Answer>>)> {
-        let (answers, received) = sync_channel(1);
+    ) -> serde_json::Result<Prepared> {
+        let (deliver, answers) = sync_channel(1);
+        let (alive, body_gone) = oneshot::channel();
         let (sdk, body) = match format {
             WireFormat::Json => (
                 SharedClientProtocol::new(AwsJsonRpcProtocol::aws_json_1_1()),
@@ -173,15 +189,21 @@ impl PutRecordsCall {
         let body = Bytes::from_owner(Body {
             bytes: body,
             spares: spares.clone(),
+            _alive: alive,
         });
         let call = Self {
             sdk,
             format,
             body: Mutex::new(body),
             wants_shards: batch.has_map(),
-            answers,
+            answers: deliver,
         };
-        Ok((call, hash, received))
+        Ok(Prepared {
+            call,
+            hash,
+            answers,
+            body_gone,
+        })
     }
 }
 
@@ -337,6 +359,7 @@ mod tests {
     use std::time::{Instant, SystemTime};
 
     use serde_json::{Value, json};
+    use tokio::sync::oneshot::error::TryRecvError;
     use uuid::Uuid;
 
     use super::*;
@@ -374,8 +397,17 @@ mod tests {
         let place = |body: &Vec<u8>| body.as_ptr().addr();
         let send = |mut bytes: Vec<u8>| {
             bytes.extend_from_slice(b"a record");
-            let spares = spares.clone();
-            drop(Bytes::from_owner(Body { bytes, spares }));
+            let (alive, mut gone) = oneshot::channel();
+            let body = Bytes::from_owner(Body {
+                bytes,
+                spares: spares.clone(),
+                _alive: alive,
+            });
+            let (head, tail) = (body.slice(..1), body.slice(1..));
+            drop((body, head));
+            assert!(gone.try_recv() == Err(TryRecvError::Empty));
+            drop(tail);
+            assert!(gone.try_recv() == Err(TryRecvError::Closed));
         };
         let first = spares.take(1000);
         let at = place(&first);

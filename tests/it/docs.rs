@@ -202,6 +202,10 @@ fn limits_table() -> String {
             limits::IN_FLIGHT_REQUESTS_MAX.to_string(),
         ),
         (
+            "records in requests that are not sent yet",
+            mib(limits::UNSENT_BYTES_MAX),
+        ),
+        (
             "bytes of data and keys in one request",
             mib(limits::REQUEST_BYTES_MAX),
         ),

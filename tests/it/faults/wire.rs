@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use destination_kinesis::limits::TLS_CLIENTS;
+use destination_kinesis::limits::{TLS_CLIENTS, UNSENT_BYTES_MAX};
 use serde_json::json;
 
 use super::drill::{Layout, Phase, RECORDS, drill};
 use crate::support::faults::{Cut, Fault, Gate, Hangup};
-use crate::support::messages::{catalog, numbered, records, state_stream, stream};
-use crate::support::program::Write;
+use crate::support::messages::{Message, catalog, numbered, record, records, state_stream, stream};
+use crate::support::program::{Program, Running, Write};
 use crate::support::server::Kinesis;
 use crate::support::tls::Tls;
 use crate::support::verdict::{
@@ -271,4 +271,76 @@ async fn what_was_on_its_way_when_http2_connections_broke_goes_again() {
     let data: Vec<String> = (0..300).map(numbered).collect();
     assert_stored_at_least_once(&kinesis, "_users", &data).await;
     assert!(tls.connections().opened() > TLS_CLIENTS);
+}
+
+/// Records that make a request of one megabyte, ten together.
+const LARGE_BYTES: usize = 100_000;
+
+fn large(n: usize) -> String {
+    json!({ "n": n, "text": "x".repeat(LARGE_BYTES) }).to_string()
+}
+
+/// A sync that has shown that requests work, so that many may be on their way at a time.
+async fn warmed_up(kinesis: &Kinesis, write: Program) -> Running {
+    kinesis.create_stream("_users", 2).await;
+    let write = write
+        .catalog(catalog([stream("users")]))
+        .deadline(Duration::from_secs(60));
+    let mut running = write.spawn().await;
+    for line in records("users", 200) {
+        running.send(line).await;
+    }
+    kinesis.wait_for_stored("_users", 200).await;
+    running
+}
+
+/// More than may be held, and a state.
+fn large_input() -> Vec<Message> {
+    let records = (0..300).map(|n| record("users", large(n)));
+    let state = state_stream("users", json!({ "cursor": 500 }));
+    records.chain([state]).collect()
+}
+
+/// Counted only: to look into all of it takes long.
+async fn assert_all_is_stored(kinesis: &Kinesis, running: Running) {
+    let run = running.finish().await;
+    run.assert_success();
+    assert_eq!(run.states().len(), 1);
+    assert_eq!(kinesis.stored_count("_users"), 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_a_server_does_not_read_are_few() {
+    let kinesis = Kinesis::start().await;
+    let tls = Tls::http2_before(&kinesis.endpoint()).await;
+    let write = Write::to(&kinesis)
+        .config(json!({ "endpoint": tls.endpoint(), "bufferSize": 10 }))
+        .env("AWS_CA_BUNDLE", tls.authority());
+    let mut running = warmed_up(&kinesis, write).await;
+    let gate = Gate::new();
+    tls.hold(&gate);
+    let mut taken = running.feed(large_input());
+    // What was read by then is twice as much as may be on its way to be sent.
+    let enough = taken.wait_for(|&taken| taken > 2 * UNSENT_BYTES_MAX + 2_000_000);
+    drop(enough.await.expect("it is read"));
+    let requests_max = UNSENT_BYTES_MAX / (10 * LARGE_BYTES);
+    gate.waiting(requests_max).await;
+    assert_eq!(gate.held(), requests_max);
+    gate.open();
+    assert_all_is_stored(&kinesis, running).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_were_read_and_are_not_answered_make_room_for_others() {
+    let kinesis = Kinesis::start().await;
+    let write = Write::to(&kinesis).config(json!({ "bufferSize": 10 }));
+    let mut running = warmed_up(&kinesis, write).await;
+    let gate = Gate::new();
+    let held = gate.clone();
+    kinesis.on("PutRecords", move |_| Fault::hold(&held));
+    drop(running.feed(large_input()));
+    gate.waiting(2 * UNSENT_BYTES_MAX / (10 * LARGE_BYTES))
+        .await;
+    gate.open();
+    assert_all_is_stored(&kinesis, running).await;
 }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -28,18 +28,28 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::server::TlsStream;
 
+use super::gate::Gate;
+
 /// The host that the certificate is for.
 const HOST: &str = "localhost";
+
+/// What a client may send over HTTP/2 before its request is read: as much as every server has to allow
+/// ([RFC 9113](https://www.rfc-editor.org/rfc/rfc9113#section-6.9.2)).
+const WINDOW_BYTES: u32 = 65_535;
 
 /// It takes TLS connections, and hands on what comes out of them. Dropping it ends it.
 pub(crate) struct Tls {
     address: SocketAddr,
     authority: PathBuf,
     connections: Connections,
+    gate: SharedGate,
     accepting: JoinHandle<()>,
     /// Removed at the end.
     _dir: TempDir,
 }
+
+/// Where requests wait before they are read, if anywhere.
+type SharedGate = Arc<Mutex<Option<Gate>>>;
 
 /// What became of the connections that came out of TLS. Clones share it.
 #[derive(Clone)]
@@ -79,29 +89,43 @@ impl Tls {
     /// In front of the server with this endpoint.
     pub(crate) async fn before(endpoint: &str) -> Self {
         let server = address_of(endpoint);
-        Self::start(&[], move |stream| tunnel(stream, server)).await
+        Self::start(&[], SharedGate::default(), move |stream| {
+            tunnel(stream, server)
+        })
+        .await
     }
 
     /// In front of the server with this endpoint, for clients that speak HTTP/2. The server is spoken to in HTTP/1.1.
     pub(crate) async fn http2_before(endpoint: &str) -> Self {
+        let gate = SharedGate::default();
         let service = axum::Router::new()
             .fallback(hand_on)
-            .with_state(Behind::at(address_of(endpoint)));
+            .with_state(Behind::at(address_of(endpoint), gate.clone()));
         let serve = move |stream| {
             let service = TowerToHyperService::new(service.clone());
             async move {
-                let connection = Builder::new(TokioExecutor::new());
+                let mut connection = Builder::new(TokioExecutor::new());
+                connection
+                    .http2()
+                    .initial_stream_window_size(WINDOW_BYTES)
+                    .initial_connection_window_size(WINDOW_BYTES);
                 // A client goes away when it likes.
                 let _ = connection
                     .serve_connection(TokioIo::new(stream), service)
                     .await;
             }
         };
-        Self::start(&["h2"], serve).await
+        Self::start(&["h2"], gate, serve).await
+    }
+
+    /// From now on, requests over HTTP/2 wait at the gate before they are read.
+    pub(crate) fn hold(&self, gate: &Gate) {
+        *self.gate.lock().expect("nothing panics with it") = Some(gate.clone());
     }
 
     async fn start<F>(
         protocols: &[&str],
+        gate: SharedGate,
         serve: impl Fn(TlsStream<TcpStream>) -> F + Clone + Send + 'static,
     ) -> Self
     where
@@ -125,6 +149,7 @@ impl Tls {
             address,
             authority,
             connections: connections.clone(),
+            gate,
             accepting: tokio::spawn(accept(listener, tls, connections, serve)),
             _dir: dir,
         }
@@ -218,13 +243,15 @@ async fn tunnel(mut stream: TlsStream<TcpStream>, server: SocketAddr) {
 struct Behind {
     client: Client<HttpConnector, Body>,
     server: Authority,
+    gate: SharedGate,
 }
 
 impl Behind {
-    fn at(server: SocketAddr) -> Self {
+    fn at(server: SocketAddr, gate: SharedGate) -> Self {
         Self {
             client: Client::builder(TokioExecutor::new()).build_http(),
             server: server.to_string().parse().expect("an address"),
+            gate,
         }
     }
 }
@@ -232,6 +259,10 @@ impl Behind {
 /// Hands on a request, with the host it was meant for: that is signed.
 async fn hand_on(State(behind): State<Behind>, mut request: Request) -> Response<Body> {
     assert_eq!(request.version(), Version::HTTP_2);
+    let gate = behind.gate.lock().expect("nothing panics with it").clone();
+    if let Some(gate) = gate {
+        gate.pass().await;
+    }
     let mut to = std::mem::take(request.uri_mut()).into_parts();
     let host = to.authority.replace(behind.server).expect("HTTP/2 has it");
     to.scheme = Some(Scheme::HTTP);
