@@ -53,8 +53,8 @@ impl Token {
 pub enum Scope {
     /// All earlier records of one descriptor: type `STREAM`.
     Descriptor(DescriptorIndex),
-    /// A descriptor that the catalog does not have. It can have no records, so it waits for nothing
-    /// but the states before it that cover everything.
+    /// A descriptor that the catalog does not have, so none of the records are counted as its own. What the source
+    /// means by it cannot be known: it waits for all earlier records, as [`Scope::Everything`] does.
     UnknownDescriptor,
     /// All earlier records of all descriptors: type `GLOBAL`, `LEGACY` or none.
     Everything,
@@ -158,11 +158,12 @@ impl<S> Default for Lane<S> {
 #[derive(Debug)]
 pub struct Checkpoints<S> {
     epoch: u64,
-    /// One a descriptor, and a last one for the descriptors that the catalog does not have.
+    /// One a descriptor.
     lanes: Vec<Lane<S>>,
     all: Outstanding,
     /// Records since the last state that covers everything, less those covered since.
     uncovered: Uncovered,
+    /// States that wait for all records before them.
     everything: VecDeque<Pending<S>>,
     /// Lanes with a pending state that may have become releasable.
     touched: BTreeSet<usize>,
@@ -174,7 +175,7 @@ impl<S> Checkpoints<S> {
     pub fn new(descriptors: usize) -> Self {
         Self {
             epoch: 0,
-            lanes: (0..=descriptors).map(|_| Lane::default()).collect(),
+            lanes: (0..descriptors).map(|_| Lane::default()).collect(),
             all: Outstanding::default(),
             uncovered: Uncovered::default(),
             everything: VecDeque::new(),
@@ -221,7 +222,11 @@ impl<S> Checkpoints<S> {
         self.epoch += 1;
         let lane = match scope {
             Scope::Descriptor(descriptor) => descriptor,
-            Scope::UnknownDescriptor => self.lanes.len() - 1,
+            Scope::UnknownDescriptor => {
+                let pending = Uncovered::default().pending(epoch, state);
+                self.everything.push_back(pending);
+                return;
+            }
             Scope::Everything => {
                 let uncovered = std::mem::take(&mut self.uncovered);
                 if uncovered != Uncovered::default() {
@@ -403,11 +408,11 @@ mod tests {
                 };
                 let blocked = self.items[..at].iter().any(|item| match (item, scope) {
                     (Item::Record(d, stored), Scope::Descriptor(own)) => !stored && *d == own,
-                    (Item::Record(_, stored), Scope::Everything) => !stored,
-                    (Item::Record(..), Scope::UnknownDescriptor) => false,
+                    (Item::Record(_, stored), _) => !stored,
                     (Item::State(_, _, true), _) => false,
                     (Item::State(other, _, false), scope) => {
-                        *other == scope || *other == Scope::Everything || scope == Scope::Everything
+                        let is_one_stream = |scope| matches!(scope, Scope::Descriptor(_));
+                        *other == scope || !is_one_stream(*other) || !is_one_stream(scope)
                     }
                 });
                 if !blocked {

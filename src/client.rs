@@ -54,13 +54,64 @@ pub struct ClientLease {
 #[derive(Debug)]
 struct Shared {
     client: RwLock<Renewed>,
-    /// Those that PutRecords calls take in turn. Never empty.
-    http_clients: Vec<SharedHttpClient>,
-    next_http_client: AtomicUsize,
+    http_clients: HttpClients,
     spare_bodies: SpareBodies,
     /// One permit for each byte of [`UNSENT_BYTES_MAX`].
     unsent: Semaphore,
     credentials_are_renewable: bool,
+}
+
+/// The HTTP clients of PutRecords calls.
+#[derive(Debug)]
+struct HttpClients {
+    tls: TlsContext,
+    current: RwLock<Generation>,
+    next: AtomicUsize,
+}
+
+/// HTTP clients that were made together, which calls take in turn. Never empty.
+#[derive(Debug)]
+struct Generation {
+    number: usize,
+    clients: Vec<SharedHttpClient>,
+}
+
+/// An HTTP client for one call.
+pub struct HttpClientTurn {
+    /// The client.
+    pub client: SharedHttpClient,
+    generation: usize,
+}
+
+impl HttpClients {
+    fn new(tls: TlsContext, count: usize) -> Self {
+        let clients = (0..count).map(|_| http_client(&tls)).collect();
+        Self {
+            current: RwLock::new(Generation { number: 0, clients }),
+            next: AtomicUsize::new(0),
+            tls,
+        }
+    }
+
+    fn take_turn(&self) -> HttpClientTurn {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        HttpClientTurn {
+            client: current.clients[turn % current.clients.len()].clone(),
+            generation: current.number,
+        }
+    }
+
+    /// Makes new ones in the place of these. Calls in flight keep theirs.
+    fn replace(&self, generation: usize) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if current.number == generation {
+            current.number += 1;
+            for client in &mut current.clients {
+                *client = http_client(&self.tls);
+            }
+        }
+    }
 }
 
 /// The client with the credentials that were fetched last.
@@ -85,10 +136,15 @@ impl ClientLease {
     ///
     /// Over TLS, a server may choose HTTP/2. Then all calls of one HTTP client share one connection, and with it one
     /// flow-control window: as little as 64 KiB for each round trip. The SDK has no switch for HTTP/1.1.
-    pub fn http_client(&self) -> SharedHttpClient {
-        let clients = &self.shared.http_clients;
-        let turn = self.shared.next_http_client.fetch_add(1, Ordering::Relaxed);
-        clients[turn % clients.len()].clone()
+    pub fn http_client(&self) -> HttpClientTurn {
+        self.shared.http_clients.take_turn()
+    }
+
+    /// Takes note that a call got no answer in time: the next ones get new connections. Where a firewall has forgotten a
+    /// connection, nobody says so, and an HTTP/2 connection that each call tries again would be used for as long as the
+    /// system believes in it: a quarter of an hour.
+    pub fn timed_out(&self, turn: &HttpClientTurn) {
+        self.shared.http_clients.replace(turn.generation);
     }
 
     /// The memory of this client's requests.
@@ -158,14 +214,19 @@ impl KinesisClientPool {
             .endpoint()
             .is_none_or(|endpoint| endpoint.starts_with("https:"));
         let count = if over_tls { TLS_CLIENTS } else { 1 };
-        let http_clients = http_clients(count)?;
+        let tls = TlsContext::builder()
+            .with_trust_store(trust_store()?)
+            .build()
+            .map_err(|error| {
+                Error::system("TLS cannot be set up.").with_internal(error.to_string())
+            })?;
+        let http_clients = HttpClients::new(tls, count);
         let shared = Arc::new(Shared {
             client: RwLock::new(Renewed {
-                client: connect(settings, &http_clients[0]).await?,
+                client: connect(settings, &http_clients.take_turn().client).await?,
                 at: None,
             }),
             http_clients,
-            next_http_client: AtomicUsize::new(0),
             spare_bodies: SpareBodies::default(),
             unsent: Semaphore::new(UNSENT_BYTES_MAX),
             credentials_are_renewable: settings.credentials().is_renewable(),
@@ -252,29 +313,22 @@ async fn assume(role: &Role, shared: &SdkConfig) -> AssumeRoleProvider {
     }
 }
 
-/// So many HTTP clients, each with connections of its own, with the environment's proxy settings (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`)
+/// An HTTP client with connections of its own, with the environment's proxy settings (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`)
 /// and its certificate authorities: the system's (`SSL_CERT_FILE`), and those in `AWS_CA_BUNDLE`.
-fn http_clients(count: usize) -> Result<Vec<SharedHttpClient>, Error> {
-    let tls = TlsContext::builder()
-        .with_trust_store(trust_store()?)
-        .build()
-        .map_err(|error| Error::system("TLS cannot be set up.").with_internal(error.to_string()))?;
-    let client = || {
-        let tls = tls.clone();
-        Builder::new()
-            .pool_idle_timeout(CONNECTION_IDLE_MAX)
-            .build_with_connector_fn(move |settings, components| {
-                let mut connector = Connector::builder()
-                    .tls_provider(Provider::Rustls(CryptoMode::Ring))
-                    .tls_context(tls.clone())
-                    .proxy_config(ProxyConfig::from_env())
-                    .pool_idle_timeout(CONNECTION_IDLE_MAX);
-                connector.set_connector_settings(settings.cloned());
-                connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
-                connector.build()
-            })
-    };
-    Ok((0..count).map(|_| client()).collect())
+fn http_client(tls: &TlsContext) -> SharedHttpClient {
+    let tls = tls.clone();
+    Builder::new()
+        .pool_idle_timeout(CONNECTION_IDLE_MAX)
+        .build_with_connector_fn(move |settings, components| {
+            let mut connector = Connector::builder()
+                .tls_provider(Provider::Rustls(CryptoMode::Ring))
+                .tls_context(tls.clone())
+                .proxy_config(ProxyConfig::from_env())
+                .pool_idle_timeout(CONNECTION_IDLE_MAX);
+            connector.set_connector_settings(settings.cloned());
+            connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+            connector.build()
+        })
 }
 
 fn trust_store() -> Result<TrustStore, Error> {

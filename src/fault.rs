@@ -109,7 +109,7 @@ impl Fault {
                 "no answer in time".to_owned(),
                 true,
             ),
-            SdkError::DispatchFailure(failure) => Self::of_dispatch(error, failure.is_user()),
+            SdkError::DispatchFailure(_) => Self::of_dispatch(error),
             // The request was never sent: no credentials, no region, or an endpoint that makes no URL.
             SdkError::ConstructionFailure(_) => Self::local(
                 FaultKind::Credentials,
@@ -127,7 +127,7 @@ impl Fault {
     }
 
     /// No answer came: the connection, or the credentials before it, failed.
-    fn of_dispatch<E>(error: &SdkError<E, HttpResponse>, is_user: bool) -> Self
+    fn of_dispatch<E>(error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
@@ -154,9 +154,9 @@ impl Fault {
                     .map_or_else(String::new, |root| quotable(&root.to_string()));
                 let kind = if root.contains(UNTRUSTED) {
                     FaultKind::Untrusted
-                } else if is_user {
-                    FaultKind::Unexpected
                 } else {
+                    // Whatever the SDK calls it: requests that wait when an HTTP/2 connection ends are counted as a mistake
+                    // of ours there.
                     FaultKind::Transient
                 };
                 (kind, format!("connection failed: {root}"))

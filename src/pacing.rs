@@ -13,6 +13,10 @@ use crate::limits::{SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND};
 /// Unused time that is saved up, at most: what can be sent at once after a pause.
 const SAVED_MAX: Duration = Duration::from_millis(100);
 
+/// Savings that were filled up and left alone for longer than this, in times that it took to fill them, were not
+/// what records waited for: so the rate does not grow beyond this many times what is sent.
+const FULL_FOR_MAX: f64 = 2.0;
+
 /// After a cut, further refusals are the echo of what was already in flight.
 const CUT_PAUSE: Duration = Duration::from_millis(400);
 
@@ -77,12 +81,12 @@ impl Pace {
         self.rate
     }
 
-    /// Brings the savings and the rate up to `now`. `wanted`: whether records are waiting, so that the
-    /// rate is what holds them; an idle shard proves nothing.
+    /// Brings the savings and the rate up to `now`. `wanted`: whether records are waiting. Only where the rate is what
+    /// they wait for, it changes: a shard that is sent less than it might be proves nothing.
     pub fn advance(&mut self, now: Instant, wanted: bool) {
         let seconds = now.saturating_duration_since(self.updated).as_secs_f64();
         self.updated = now;
-        if wanted {
+        if wanted && seconds <= FULL_FOR_MAX * self.seconds_to_full() {
             if self.rate < self.last_good {
                 self.rate +=
                     (self.last_good - self.rate) * (RECOVERY_PER_SECOND * seconds).min(1.0);
@@ -117,8 +121,11 @@ impl Pace {
 
     /// When the savings will be full again.
     pub fn full_at(&self) -> Instant {
-        let missing = (self.saved_max() - self.saved).max(0.0) / self.rate;
-        self.updated + Duration::from_secs_f64(missing.min(3600.0))
+        self.updated + Duration::from_secs_f64(self.seconds_to_full())
+    }
+
+    fn seconds_to_full(&self) -> f64 {
+        ((self.saved_max() - self.saved).max(0.0) / self.rate).min(3600.0)
     }
 
     /// Takes note of what became of records sent to this shard in one request.
@@ -145,5 +152,43 @@ impl Pace {
             self.last_good = self.rate * 0.97;
             self.rate = (self.rate * CUT_TO).max(RATE_MIN);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is sent to a shard that refuses nothing, in shard-seconds a second, record by record.
+    fn rate_after(seconds: u32, sent: f64) -> f64 {
+        let start = Instant::now();
+        let mut pace = Pace::after_refusal(1, start);
+        let every = cost(1) / sent;
+        let mut arrival = 0.0;
+        while arrival < f64::from(seconds) {
+            let mut now = start + Duration::from_secs_f64(arrival);
+            pace.advance(now, true);
+            while !pace.take(cost(1)) {
+                now = pace.full_at();
+                pace.advance(now, true);
+            }
+            arrival += every;
+            arrival = arrival.max(now.duration_since(start).as_secs_f64());
+        }
+        pace.rate()
+    }
+
+    #[test]
+    fn the_rate_does_not_grow_far_beyond_what_is_sent() {
+        for sent in [0.1, 0.3, 0.8, 5.0] {
+            let rate = rate_after(300, sent);
+            assert!(rate <= (2.1 * sent).max(1.0), "{sent}: {rate}");
+        }
+    }
+
+    #[test]
+    fn the_rate_grows_to_what_a_shard_takes() {
+        let rate = rate_after(60, 50.0);
+        assert!(rate > 20.0, "{rate}");
     }
 }

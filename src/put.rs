@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
+use aws_sdk_kinesis::error::SdkError;
 
 use crate::batch::Batch;
 use crate::client::ClientLease;
@@ -83,13 +84,14 @@ async fn send(
             )
         },
     )?;
+    let turn = client.http_client();
     let config = aws_sdk_kinesis::config::Builder::new()
         .timeout_config(
             TimeoutConfig::builder()
                 .operation_attempt_timeout(attempt_timeout(batch.bytes))
                 .build(),
         )
-        .http_client(client.http_client())
+        .http_client(turn.client.clone())
         .interceptor(hash)
         .protocol(call);
     let sdk = client.sdk();
@@ -109,7 +111,12 @@ async fn send(
             sending.await
         }
     };
-    sent.map_err(|error| client.judge(Fault::of(&error)))?;
+    sent.map_err(|error| {
+        if matches!(error, SdkError::TimeoutError(_)) {
+            client.timed_out(&turn);
+        }
+        client.judge(Fault::of(&error))
+    })?;
     Ok(answers.try_recv().unwrap_or_default())
 }
 

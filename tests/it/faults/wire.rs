@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::drill::{Layout, Phase, RECORDS, drill};
 use crate::support::faults::{Cut, Fault, Gate, Hangup};
+use crate::support::finished::Line;
 use crate::support::messages::{Message, catalog, numbered, record, records, state_stream, stream};
 use crate::support::program::{Program, Running, Write};
 use crate::support::server::Kinesis;
@@ -271,6 +272,62 @@ async fn what_was_on_its_way_when_http2_connections_broke_goes_again() {
     let data: Vec<String> = (0..300).map(numbered).collect();
     assert_stored_at_least_once(&kinesis, "_users", &data).await;
     assert!(tls.connections().opened() > TLS_CLIENTS);
+}
+
+/// A firewall that forgets connections tells nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_connections_that_are_silently_dead_are_given_up_together() {
+    let kinesis = Kinesis::start().await;
+    let tls = Tls::http2_before(&kinesis.endpoint()).await;
+    let write = Write::to(&kinesis)
+        // Less than the ten seconds that one try takes: the second one must work.
+        .config(json!({ "endpoint": tls.endpoint(), "bufferSize": 10, "retryTimeoutSeconds": 5 }))
+        .env("AWS_CA_BUNDLE", tls.authority());
+    let mut running = warmed_up(&kinesis, write).await;
+    tls.connections().forget_all();
+    let state = state_stream("users", json!({ "cursor": 210 }));
+    let input = (200..210).map(|n| record("users", numbered(n)));
+    drop(running.feed(input.chain([state])));
+    let run = running.finish().await;
+    run.assert_success();
+    assert_eq!(run.states().len(), 1);
+    let data: Vec<String> = (0..210).map(numbered).collect();
+    // The last answers before may have been on their way.
+    assert_stored_at_least_once(&kinesis, "_users", &data).await;
+}
+
+/// Whether the progress line says that so many requests are under way.
+fn has_in_flight(line: &Line, requests: usize) -> bool {
+    let message = line.message["log"]["message"].as_str().unwrap_or_default();
+    message.contains(&format!("{requests} requests in flight"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_for_its_turn_when_http2_connections_broke_goes_again() {
+    let kinesis = Kinesis::start().await;
+    let tls = Tls::http2_one_at_a_time_before(&kinesis.endpoint()).await;
+    let write = Write::to(&kinesis)
+        .config(json!({ "endpoint": tls.endpoint(), "bufferSize": 10 }))
+        .env("AWS_CA_BUNDLE", tls.authority());
+    let mut running = warmed_up(&kinesis, write).await;
+    let gate = Gate::new();
+    tls.hold(&gate);
+    for line in (200..360).map(|n| record("users", numbered(n))) {
+        running.send(line).await;
+    }
+    running
+        .wait_for_message(|line| has_in_flight(line, 16))
+        .await;
+    tls.connections().break_all();
+    gate.open();
+    running
+        .send(state_stream("users", json!({ "cursor": 360 })))
+        .await;
+    let run = running.finish().await;
+    run.assert_success();
+    assert_eq!(run.states().len(), 1);
+    let data: Vec<String> = (0..360).map(numbered).collect();
+    assert_stored_at_least_once(&kinesis, "_users", &data).await;
 }
 
 /// Records that make a request of one megabyte, ten together.

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
@@ -60,6 +61,8 @@ struct Numbers {
     opened: usize,
     /// How many times all that were open were broken.
     breaks: usize,
+    /// How many times all that were open were forgotten.
+    forgotten: usize,
 }
 
 impl Connections {
@@ -73,14 +76,27 @@ impl Connections {
         self.0.send_modify(|numbers| numbers.breaks += 1);
     }
 
+    /// From now on, nothing is read from those that are open and nothing is written, and nobody is told.
+    pub(crate) fn forget_all(&self) {
+        self.0.send_modify(|numbers| numbers.forgotten += 1);
+    }
+
     /// Counts one, and lets it live until it ends or is broken.
     async fn live(&self, connection: impl Future) {
         let mut numbers = self.0.subscribe();
         self.0.send_modify(|numbers| numbers.opened += 1);
-        let before = numbers.borrow().breaks;
-        tokio::select! {
-            _ = connection => {}
-            _ = numbers.wait_for(|now| now.breaks > before) => {}
+        let Numbers {
+            breaks, forgotten, ..
+        } = *numbers.borrow();
+        let mut connection = pin!(connection);
+        let change = numbers.wait_for(|now| now.breaks > breaks || now.forgotten > forgotten);
+        let is_forgotten = tokio::select! {
+            _ = &mut connection => return,
+            now = change => now.is_ok_and(|now| now.forgotten > forgotten),
+        };
+        if is_forgotten {
+            // It stays open.
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -97,6 +113,15 @@ impl Tls {
 
     /// In front of the server with this endpoint, for clients that speak HTTP/2. The server is spoken to in HTTP/1.1.
     pub(crate) async fn http2_before(endpoint: &str) -> Self {
+        Self::http2(endpoint, None).await
+    }
+
+    /// The same, with one request at a time on each connection: others wait in the client.
+    pub(crate) async fn http2_one_at_a_time_before(endpoint: &str) -> Self {
+        Self::http2(endpoint, Some(1)).await
+    }
+
+    async fn http2(endpoint: &str, requests_max: Option<u32>) -> Self {
         let gate = SharedGate::default();
         let service = axum::Router::new()
             .fallback(hand_on)
@@ -107,6 +132,7 @@ impl Tls {
                 let mut connection = Builder::new(TokioExecutor::new());
                 connection
                     .http2()
+                    .max_concurrent_streams(requests_max)
                     .initial_stream_window_size(WINDOW_BYTES)
                     .initial_connection_window_size(WINDOW_BYTES);
                 // A client goes away when it likes.

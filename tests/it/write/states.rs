@@ -61,6 +61,8 @@ async fn states_without_a_stream_wait_for_all_streams() {
         state_global(json!({ "lsn": 1 }), [("fast", json!({}))]),
         state_legacy(json!({ "fast": 1 })),
         state_untyped(json!({ "fast": 1 })),
+        // Which records it covers cannot be known.
+        state_stream("of another catalog", 1),
     ] {
         let (kinesis, gate) = slow_and_fast().await;
         let input = lines([
