@@ -81,10 +81,11 @@ fn release(items: &mut [Item]) -> Vec<usize> {
         };
         let is_blocked = items[..at].iter().any(|before| match (before, scope) {
             (Item::Record(of, stored), Scope::Descriptor(own)) => !stored && *of == own,
-            (Item::Record(_, stored), Scope::Everything) => !stored,
-            (Item::Record(..), Scope::UnknownDescriptor) | (Item::State(_, _, true), _) => false,
+            (Item::Record(_, stored), _) => !stored,
+            (Item::State(_, _, true), _) => false,
             (Item::State(other, _, false), scope) => {
-                *other == scope || *other == Scope::Everything || scope == Scope::Everything
+                let is_one_stream = |scope| matches!(scope, Scope::Descriptor(_));
+                *other == scope || !is_one_stream(*other) || !is_one_stream(scope)
             }
         });
         if !is_blocked {
