@@ -184,7 +184,7 @@ async fn throttling_without_end_is_a_transient_error() {
 /// A sync that has read a record and its state. It has told so by letting out the state of another
 /// stream, which came behind them and has nothing to wait for.
 async fn has_read_a_record(kinesis: &Kinesis) -> Running {
-    let mut running = ready(write_to(kinesis, &["users"])).await;
+    let mut running = ready(write_to(kinesis, &["users", "marker"])).await;
     running.send(record("users", numbered(1))).await;
     running.send(state_stream("users", 1)).await;
     running.send(state_stream("marker", 1)).await;
