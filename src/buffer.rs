@@ -162,7 +162,7 @@ impl Lane {
         self.resume = None;
         let due = match &mut self.pace {
             Some(pace) => {
-                pace.advance(now, true);
+                pace.advance(now);
                 if pace.is_full() {
                     None
                 } else {

@@ -152,8 +152,8 @@ impl ClientLease {
         &self.shared.spare_bodies
     }
 
-    /// Waits until a request with so many bytes of records may be made, in the order of asking. The permit is for the time until it
-    /// is sent, or given up.
+    /// Waits until a request with so many bytes of records may be made, in the order of asking. The permit is for the time
+    /// until it is sent, or given up.
     pub(crate) async fn room_to_send(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
         let permits = bytes.min(UNSENT_BYTES_MAX);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);

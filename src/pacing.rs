@@ -81,12 +81,12 @@ impl Pace {
         self.rate
     }
 
-    /// Brings the savings and the rate up to `now`. `wanted`: whether records are waiting. Only where the rate is what
-    /// they wait for, it changes: a shard that is sent less than it might be proves nothing.
-    pub fn advance(&mut self, now: Instant, wanted: bool) {
+    /// Brings the savings and the rate up to `now`, while records are waiting. Only where the rate is what they wait
+    /// for, it changes: a shard that is sent less than it might be proves nothing.
+    pub fn advance(&mut self, now: Instant) {
         let seconds = now.saturating_duration_since(self.updated).as_secs_f64();
         self.updated = now;
-        if wanted && seconds <= FULL_FOR_MAX * self.seconds_to_full() {
+        if seconds <= FULL_FOR_MAX * self.seconds_to_full() {
             if self.rate < self.last_good {
                 self.rate +=
                     (self.last_good - self.rate) * (RECOVERY_PER_SECOND * seconds).min(1.0);
@@ -167,10 +167,10 @@ mod tests {
         let mut arrival = 0.0;
         while arrival < f64::from(seconds) {
             let mut now = start + Duration::from_secs_f64(arrival);
-            pace.advance(now, true);
+            pace.advance(now);
             while !pace.take(cost(1)) {
                 now = pace.full_at();
-                pace.advance(now, true);
+                pace.advance(now);
             }
             arrival += every;
             arrival = arrival.max(now.duration_since(start).as_secs_f64());

@@ -230,14 +230,19 @@ async fn a_network_that_is_away_for_a_while_is_waited_for() {
     assert_exactly_stored(&kinesis, "_s0", &data).await;
 }
 
+/// A sync in requests of ten records, which go through TLS.
+fn over(tls: &Tls, kinesis: &Kinesis) -> Program {
+    Write::to(kinesis)
+        .config(json!({ "endpoint": tls.endpoint(), "bufferSize": 10 }))
+        .env("AWS_CA_BUNDLE", tls.authority())
+}
+
 /// Three hundred records, in requests of ten, over HTTP/2.
 async fn write_over_http2(kinesis: &Kinesis, tls: &Tls) {
     kinesis.create_stream("_users", 2).await;
     let mut input = records("users", 300);
     input.push(state_stream("users", json!({ "cursor": 300 })));
-    let write = Write::to(kinesis)
-        .config(json!({ "endpoint": tls.endpoint(), "bufferSize": 10 }))
-        .env("AWS_CA_BUNDLE", tls.authority())
+    let write = over(tls, kinesis)
         .catalog(catalog([stream("users")]))
         .input(input.clone());
     let run = write.run().await;
@@ -279,10 +284,8 @@ async fn what_was_on_its_way_when_http2_connections_broke_goes_again() {
 async fn http2_connections_that_are_silently_dead_are_given_up_together() {
     let kinesis = Kinesis::start().await;
     let tls = Tls::http2_before(&kinesis.endpoint()).await;
-    let write = Write::to(&kinesis)
-        // Less than the ten seconds that one try takes: the second one must work.
-        .config(json!({ "endpoint": tls.endpoint(), "bufferSize": 10, "retryTimeoutSeconds": 5 }))
-        .env("AWS_CA_BUNDLE", tls.authority());
+    // Less than the ten seconds that one try takes: the second one must work.
+    let write = over(&tls, &kinesis).config(json!({ "retryTimeoutSeconds": 5 }));
     let mut running = warmed_up(&kinesis, write).await;
     tls.connections().forget_all();
     let state = state_stream("users", json!({ "cursor": 210 }));
@@ -306,10 +309,7 @@ fn has_in_flight(line: &Line, requests: usize) -> bool {
 async fn what_waited_for_its_turn_when_http2_connections_broke_goes_again() {
     let kinesis = Kinesis::start().await;
     let tls = Tls::http2_one_at_a_time_before(&kinesis.endpoint()).await;
-    let write = Write::to(&kinesis)
-        .config(json!({ "endpoint": tls.endpoint(), "bufferSize": 10 }))
-        .env("AWS_CA_BUNDLE", tls.authority());
-    let mut running = warmed_up(&kinesis, write).await;
+    let mut running = warmed_up(&kinesis, over(&tls, &kinesis)).await;
     let gate = Gate::new();
     tls.hold(&gate);
     for line in (200..360).map(|n| record("users", numbered(n))) {
@@ -370,10 +370,7 @@ async fn assert_all_is_stored(kinesis: &Kinesis, running: Running) {
 async fn requests_that_a_server_does_not_read_are_few() {
     let kinesis = Kinesis::start().await;
     let tls = Tls::http2_before(&kinesis.endpoint()).await;
-    let write = Write::to(&kinesis)
-        .config(json!({ "endpoint": tls.endpoint(), "bufferSize": 10 }))
-        .env("AWS_CA_BUNDLE", tls.authority());
-    let mut running = warmed_up(&kinesis, write).await;
+    let mut running = warmed_up(&kinesis, over(&tls, &kinesis)).await;
     let gate = Gate::new();
     tls.hold(&gate);
     let mut taken = running.feed(large_input());

@@ -105,10 +105,7 @@ impl Tls {
     /// In front of the server with this endpoint.
     pub(crate) async fn before(endpoint: &str) -> Self {
         let server = address_of(endpoint);
-        Self::start(&[], SharedGate::default(), move |stream| {
-            tunnel(stream, server)
-        })
-        .await
+        Self::start(&[], move |stream| tunnel(stream, server)).await
     }
 
     /// In front of the server with this endpoint, for clients that speak HTTP/2. The server is spoken to in HTTP/1.1.
@@ -141,7 +138,9 @@ impl Tls {
                     .await;
             }
         };
-        Self::start(&["h2"], gate, serve).await
+        let mut tls = Self::start(&["h2"], serve).await;
+        tls.gate = gate;
+        tls
     }
 
     /// From now on, requests over HTTP/2 wait at the gate before they are read.
@@ -151,7 +150,6 @@ impl Tls {
 
     async fn start<F>(
         protocols: &[&str],
-        gate: SharedGate,
         serve: impl Fn(TlsStream<TcpStream>) -> F + Clone + Send + 'static,
     ) -> Self
     where
@@ -175,7 +173,7 @@ impl Tls {
             address,
             authority,
             connections: connections.clone(),
-            gate,
+            gate: SharedGate::default(),
             accepting: tokio::spawn(accept(listener, tls, connections, serve)),
             _dir: dir,
         }
